@@ -1,0 +1,10 @@
+//! The host of Sprag: a registry of long-running agents whose every change of
+//! status is decided by sandboxed WebAssembly policies.
+//!
+//! Read [`machine`] first, then `advance`, the one path that changes a status.
+
+pub mod clock;
+pub mod facts;
+pub mod machine;
+pub mod policy;
+pub mod store;

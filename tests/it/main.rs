@@ -1,0 +1,13 @@
+//! The one test binary. `cargo xtask test` builds what it needs and says where
+//! it lies (see `support`).
+
+mod cases;
+mod crash;
+mod golden;
+mod guests;
+mod machine;
+mod sandbox;
+mod store;
+mod support;
+mod swap;
+mod wire;
