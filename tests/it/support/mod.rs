@@ -3,6 +3,8 @@
 //! `cargo xtask test` sets the variables read here. Where one is missing the
 //! test fails and says so; nothing is skipped.
 
+pub mod sandbox;
+
 use std::path::PathBuf;
 
 /// A variable that `cargo xtask test` sets.
@@ -13,11 +15,6 @@ pub fn required(name: &str) -> String {
 /// The directory of the shipped policies' modules.
 pub fn policy_dir() -> PathBuf {
     required("SPRAG_TEST_POLICY_DIR").into()
-}
-
-/// The directory of the badly behaved modules.
-pub fn guest_dir() -> PathBuf {
-    required("SPRAG_TEST_GUEST_DIR").into()
 }
 
 /// The `sprag` binary.
