@@ -104,7 +104,9 @@ pub fn compile_child(limits: &Limits) -> anyhow::Result<()> {
 fn compile(limits: &Limits, bytes: &[u8]) -> Result<Vec<u8>, PolicyError> {
     let component = wrap::component(bytes)?;
     let bad = |e: wasmtime::Error| PolicyError::Compile { why: clip(format!("{e:#}")) };
-    wasmtime::Engine::new(&engine::config(limits)).and_then(|e| e.precompile_component(&component)).map_err(bad)
+    wasmtime::Engine::new(&engine::config(limits))
+        .and_then(|e| e.precompile_component(&component))
+        .map_err(bad)
 }
 
 /// Bounds this process's memory and time by the kernel's own means.
@@ -112,7 +114,7 @@ fn restrict(limits: &Limits) -> anyhow::Result<()> {
     let at_most = |n: u64| Rlimit { current: Some(n), maximum: Some(n) };
     setrlimit(Resource::As, at_most(limits.compile_memory_bytes)).context("limiting address space")?;
     let seconds = limits.compile_ms.div_ceil(1_000);
-    let cpu = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
+    let cpu = Rlimit { current: Some(seconds), maximum: Some(seconds.saturating_add(1)) };
     setrlimit(Resource::Cpu, cpu).context("limiting processor time")?;
     setrlimit(Resource::Core, at_most(0)).context("switching core files off")
 }
