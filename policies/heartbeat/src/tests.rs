@@ -52,11 +52,7 @@ fn online_is_degraded_by_errors_or_a_wedge() {
         (Heartbeat { runtime_state: "busy".to_owned(), ..heartbeat() }, None),
     ];
     for (beat, expected) in cases {
-        assert_eq!(
-            code(&Ask::at(Online).because(beat.clone()), Degraded).as_deref(),
-            expected,
-            "{beat:?}"
-        );
+        assert_eq!(code(&Ask::at(Online).because(beat.clone()), Degraded).as_deref(), expected, "{beat:?}");
     }
 }
 
@@ -75,11 +71,7 @@ fn degraded_recovers_when_neither_errors_nor_a_wedge_hold_it() {
     ];
     for (beat, recovers) in cases {
         let expected = recovers.then_some("recovered");
-        assert_eq!(
-            code(&Ask::at(Degraded).because(beat.clone()), Online).as_deref(),
-            expected,
-            "{beat:?}"
-        );
+        assert_eq!(code(&Ask::at(Degraded).because(beat.clone()), Online).as_deref(), expected, "{beat:?}");
     }
 }
 
@@ -126,10 +118,7 @@ fn it_never_votes_for_failed_nor_where_it_knows_nothing() {
 fn the_manifest_names_what_the_code_uses() {
     let manifest = sprag_policy::manifest::<LiveHeartbeat>();
     let settings: Vec<_> = manifest.settings.iter().map(|s| (s.name.as_str(), s.default.clone())).collect();
-    assert_eq!(
-        settings,
-        [("degrade-at", Setting::Number(0.5)), ("recover-below", Setting::Number(0.1))]
-    );
+    assert_eq!(settings, [("degrade-at", Setting::Number(0.5)), ("recover-below", Setting::Number(0.1))]);
     for threshold in &manifest.thresholds {
         assert!(settings.iter().any(|(name, _)| *name == threshold.setting), "{threshold:?}");
     }

@@ -34,7 +34,8 @@ pub struct PlatformGate;
 impl Policy for PlatformGate {
     const NAME: &'static str = "platform-gate";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const SUMMARY: &'static str = "A platform workspace without its tools or its model is failed, not online.";
+    const SUMMARY: &'static str =
+        "A platform workspace without its tools or its model is failed, not online.";
     type Settings = Settings;
 }
 
@@ -67,7 +68,10 @@ fn missing(readiness: &Readiness, settings: &Settings) -> Option<(&'static str, 
     if !readiness.mcp_server_present.unwrap_or(unreported) {
         Some(("mcp-server-missing", "the agent has no management MCP server"))
     } else if !readiness.loaded_mcp_tools.map_or(unreported, |tools| tools > 0) {
-        Some(("mcp-tools-not-loaded", "the management MCP server is declared, but none of its tools is loaded"))
+        Some((
+            "mcp-tools-not-loaded",
+            "the management MCP server is declared, but none of its tools is loaded",
+        ))
     } else if !readiness.model_present.unwrap_or(unreported) {
         Some(("model-missing", "the agent has no model"))
     } else {

@@ -86,11 +86,8 @@ fn an_agent_too_old_to_say_is_shut_out_on_request() {
 
 #[test]
 fn only_platform_workspaces_registrations_and_heartbeats_are_gated() {
-    let nothing = Readiness {
-        mcp_server_present: Some(false),
-        model_present: Some(false),
-        loaded_mcp_tools: Some(0),
-    };
+    let nothing =
+        Readiness { mcp_server_present: Some(false), model_present: Some(false), loaded_mcp_tools: Some(0) };
     for candidate in [Failed, Online, Degraded] {
         let ask = Ask::at(Provisioning).kind("workspace").because(nothing);
         assert_eq!(ask.of::<PlatformGate>(candidate), Verdict::Abstain);

@@ -179,3 +179,7 @@ macro_rules! settings {
         }
     };
 }
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;
