@@ -4,11 +4,15 @@
 //! Read [`machine`] first, then [`advance`], the one path that changes a status.
 
 pub mod advance;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod facts;
 pub mod heartbeats;
+pub mod http;
 pub mod machine;
 pub mod metrics;
 pub mod policy;
+pub mod replay;
 pub mod revisions;
 pub mod store;

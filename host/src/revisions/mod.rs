@@ -5,6 +5,8 @@
 //! Lives above `store` (which keeps bytes and numbers) and `policy` (which
 //! compiles), because those two never see each other.
 
+pub mod watch;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
