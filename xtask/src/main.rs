@@ -40,6 +40,8 @@ enum Verb {
     Ci(test::Args),
     /// Check the house rules
     Tidy,
+    /// Keep a throw-away Postgres up until Ctrl-C, and print its URL
+    Postgres(postgres::Args),
     /// Measure, in release mode, against the alternatives
     Bench(bench::Args),
     /// Run a host on SQLite with a handful of simulated agents
@@ -68,6 +70,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Verb::Test(args) => test::run(&workspace, &args),
         Verb::Ci(args) => ci::run(&workspace, &args),
         Verb::Tidy => tidy::run(&workspace.root),
+        Verb::Postgres(args) => postgres::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Demo(args) => demo::run(&workspace, &args),
     }

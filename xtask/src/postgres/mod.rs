@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -43,11 +43,34 @@ pub enum Durability {
     Off,
 }
 
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Let commits wait for the disk, as in production
+    #[arg(long)]
+    durable: bool,
+}
+
+/// `cargo xtask postgres`: a cluster for tests that are run by hand.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let durability = if args.durable { Durability::On } else { Durability::Off };
+    let mut cluster = Cluster::start(workspace, &args.source, durability)?;
+    println!("{}", cluster.url());
+    while !process::interrupted() {
+        if let Some(status) = cluster.server.0.try_wait()? {
+            bail!("Postgres ended: {status}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// A running cluster.
 pub struct Cluster {
     url: String,
     // Stopped before its directory goes: fields are dropped in order.
-    _server: Server,
+    server: Server,
     _home: TempDir,
 }
 
@@ -57,7 +80,7 @@ impl Cluster {
         let owner = Owner::choose()?;
         let home = owner.home()?;
         let bin = owner.reachable(&find::bin(source, &workspace.target)?, home.path())?;
-        let password = crate::process::random_hex(16)?;
+        let password = process::random_hex(16)?;
         init(&bin, home.path(), &owner, &password)?;
 
         let log = home.path().join("log");
@@ -67,7 +90,7 @@ impl Cluster {
             match server.wait_until_ready(port) {
                 Ok(()) => {
                     let url = format!("postgres://{USER}:{password}@127.0.0.1:{port}/postgres");
-                    return Ok(Self { url, _server: server, _home: home });
+                    return Ok(Self { url, server, _home: home });
                 }
                 Err(_) if tail(&log).contains("Address already in use") => {}
                 Err(error) => return Err(error.context(format!("Postgres does not start:\n{}", tail(&log)))),
