@@ -39,6 +39,12 @@ pub enum StoreError {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash(..)")
+    }
+}
+
 /// A row at one version, as `advance` judges it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
