@@ -1,6 +1,8 @@
 //! The bugs that must be impossible, each raced deterministically: the rival
 //! acts between the read and the write, not after a sleep.
 
+use std::sync::Arc;
+
 use rstest::rstest;
 use serde_json::json;
 use sprag::advance::{Advanced, Removal};
@@ -9,8 +11,8 @@ use sprag::heartbeats::Heard;
 use sprag::machine::Status;
 use sprag::store::{Patch, Placed, Registration};
 
-use crate::support::db::Backend;
-use crate::support::fleet::{Fleet, Made};
+use sprag::store::Backend;
+use crate::support::fleet::{Each, Fleet, Made};
 use crate::support::sandbox::shipped;
 
 /// A heartbeat that moves a row of the given status.
@@ -28,6 +30,12 @@ fn moving(cause: &str) -> Heartbeat {
 
 fn registration() -> Registration {
     Registration { url: "http://agent".to_owned(), agent_card: json!({"name": "late"}), first_token: None }
+}
+
+/// Somebody who moves the row on each time that it was judged.
+fn always_moves(fleet: &Arc<Fleet>, id: &str) -> Arc<Each> {
+    let sql = format!("UPDATE workspaces SET version = version + 1 WHERE id = '{id}'");
+    Arc::new(Each { fleet: fleet.clone(), sql })
 }
 
 /// The row is removed, and its log says nothing but that it was made and removed.
@@ -159,11 +167,9 @@ async fn an_outrun_heartbeat_is_judged_again(
 #[rstest]
 #[tokio::test]
 async fn three_attempts_and_no_more(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let fleet = Fleet::new(backend, shipped().await).await;
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
     let made = fleet.workspace("workspace", "hermes", Status::Offline).await;
-    let flip = format!("UPDATE workspaces SET version = version + 1 WHERE id = '{}'", made.id);
-    let url = fleet.db.url().to_owned();
-    let always = fleet.advance.clone().with_between(std::sync::Arc::new(crate::support::db::Each { url, flip }));
+    let always = fleet.advance.clone().with_between(always_moves(&fleet, &made.id));
     let cause = Cause::Heartbeat(Heartbeat::default());
     let advanced = always.workspace(&made.id, &cause, None).await.expect("answered");
     assert_eq!(advanced, Advanced::Outran);
@@ -179,7 +185,7 @@ async fn a_removal_leaves_no_orphan(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values("created", "moved")] how: &'static str,
 ) {
-    let fleet = std::sync::Arc::new(Fleet::new(backend, shipped().await).await);
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
     let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
     let elsewhere = fleet.workspace("workspace", "hermes", Status::Offline).await;
     let (rival, stray) = (fleet.clone(), elsewhere.id.clone());
@@ -203,12 +209,10 @@ async fn a_removal_leaves_no_orphan(
 #[rstest]
 #[tokio::test]
 async fn a_removal_is_whole_or_not_at_all(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let fleet = Fleet::new(backend, shipped().await).await;
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
     let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
     let child = fleet.child("workspace", "hermes", Status::Online, Some(&parent.id)).await;
-    let flip = format!("UPDATE workspaces SET version = version + 1 WHERE id = '{}'", child.id);
-    let url = fleet.db.url().to_owned();
-    let always = fleet.advance.clone().with_between(std::sync::Arc::new(crate::support::db::Each { url, flip }));
+    let always = fleet.advance.clone().with_between(always_moves(&fleet, &child.id));
     let removal = always.remove(&parent.id, &Command::remove()).await.expect("answered");
     assert_eq!(removal, Removal::Outran);
     for made in [&parent, &child] {

@@ -9,7 +9,9 @@ use serde_json::json;
 use sprag::machine::Status;
 use sprag::store::{Event, Store};
 
-use crate::support::db::{Backend, TestDb};
+use sprag::store::Backend;
+
+use crate::support::db::TestDb;
 use crate::support::process::{Process, beat};
 
 const AGENTS: usize = 24;
@@ -118,17 +120,17 @@ async fn what_was_answered_survives_kill_9(
 ) {
     let db = TestDb::new(backend).await;
     let state = tempfile::tempdir().expect("a directory");
-    let host = Process::start(db.url(), state.path(), "").await;
+    let host = Process::start(&db.url, state.path(), "").await;
     let mut told = agents(&host).await;
     let mut host = Some(host);
     for round in 1..=3 {
         let running = match host.take() {
             Some(host) => host,
-            None => Process::start(db.url(), state.path(), "").await,
+            None => Process::start(&db.url, state.path(), "").await,
         };
         told = under_load(running, told, 400, true).await;
         assert!(told.iter().map(|t| t.moved.len()).sum::<usize>() > 0, "nothing moved in round {round}");
-        let store = Store::connect(db.url()).await.expect("opening the database again");
+        let store = Store::connect(&db.url).await.expect("opening the database again");
         assert_all_there(&store, &told, false).await;
         // An unanswered heartbeat may be stored or not: go on from what is there.
         for agent in &mut told {
@@ -147,10 +149,10 @@ async fn a_stopped_host_has_stored_what_it_answered_and_nothing_else(
 ) {
     let db = TestDb::new(backend).await;
     let state = tempfile::tempdir().expect("a directory");
-    let host = Process::start(db.url(), state.path(), "").await;
+    let host = Process::start(&db.url, state.path(), "").await;
     let told = agents(&host).await;
     let told = under_load(host, told, 400, false).await;
-    let store = Store::connect(db.url()).await.expect("opening the database again");
+    let store = Store::connect(&db.url).await.expect("opening the database again");
     assert_all_there(&store, &told, true).await;
     store.close().await;
 }

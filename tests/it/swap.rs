@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use sprag::facts::Setting;
 use sprag::store::Store;
 
-use crate::support::db::{Backend, TestDb};
+use sprag::store::Backend;
+
+use crate::support::db::TestDb;
 use crate::support::policy_dir;
 use crate::support::process::{Process, beat};
 
@@ -45,7 +47,7 @@ async fn a_hundred_swaps_under_load(#[values(Backend::Sqlite, Backend::Postgres)
     let db = TestDb::new(backend).await;
     let state = tempfile::tempdir().expect("a directory");
     // Enough decisions are kept to see a mixture, few enough not to measure the disk.
-    let host = Process::start(db.url(), state.path(), "decision_sample = 5\n").await;
+    let host = Process::start(&db.url, state.path(), "decision_sample = 5\n").await;
     let revisions = two_revisions(&host).await;
     let (done, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = Vec::new();
@@ -84,7 +86,7 @@ async fn a_hundred_swaps_under_load(#[values(Backend::Sqlite, Backend::Postgres)
 
 /// What a vote of each policy looks like under each of the two revisions.
 async fn assert_no_mixture(db: &TestDb, revisions: [i64; 2]) {
-    let store = Store::connect(db.url()).await.expect("opening the database");
+    let store = Store::connect(&db.url).await.expect("opening the database");
     let rows = store.revisions().await.expect("reading revisions");
     let digests: HashMap<(i64, String), String> = rows
         .iter()

@@ -14,10 +14,10 @@ use sprag::machine::Status;
 use sprag::metrics::Metrics;
 use sprag::policy::Revision;
 use sprag::revisions::Active;
-use sprag::store::{Beat, Event, NewWorkspace, Placed, Store, TokenHash, WorkspaceView};
+use sprag::store::{Backend, Beat, Event, NewWorkspace, Placed, Store, TokenHash, WorkspaceView};
 use uuid::Uuid;
 
-use super::db::{Backend, TestDb};
+use super::db::TestDb;
 
 /// A workspace as a test made it.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Fleet {
 impl Fleet {
     pub async fn new(backend: Backend, revision: Revision) -> Self {
         let db = TestDb::new(backend).await;
-        let store = db.store().clone();
+        let store = db.store.clone();
         // Every decision is kept, so that a test sees one that should not be.
         let advance = Advance::new(store.clone(), Active::of(revision), Arc::new(Metrics::default()), 1);
         Self { db, store, advance }
@@ -67,7 +67,7 @@ impl Fleet {
         };
         assert_eq!(self.store.create(&new).await.expect("creating"), Placed::Done);
         if status != Status::Provisioning {
-            self.db.execute(&format!("UPDATE workspaces SET status = '{status}' WHERE id = '{id}'")).await;
+            self.db.sql(&format!("UPDATE workspaces SET status = '{status}' WHERE id = '{id}'")).await;
         }
         made
     }
@@ -132,6 +132,18 @@ impl Fleet {
         Done: Future<Output = ()> + Send + 'static,
     {
         self.advance.clone().with_between(Arc::new(Once { done: AtomicBool::new(false), act }))
+    }
+}
+
+/// Runs one statement between every judgement and its write.
+pub struct Each {
+    pub fleet: Arc<Fleet>,
+    pub sql: String,
+}
+
+impl Between for Each {
+    fn judged<'a>(&'a self, _workspace_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.fleet.db.sql(&self.sql))
     }
 }
 
