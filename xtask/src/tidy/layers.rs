@@ -12,9 +12,10 @@ const LAYERS: [&[&str]; 7] = [
     &["facts"],
     &["clock", "metrics"],
     &["store", "policy", "provision"],
-    &["advance", "heartbeats", "revisions", "claims", "effects", "config"],
+    &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
     &["http", "loops"],
-    &["cli"],
+    // The configuration has a section of each module, so it stands above them.
+    &["config", "cli"],
 ];
 
 /// Modules of one layer that must not see each other.
