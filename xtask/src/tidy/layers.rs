@@ -13,9 +13,9 @@ const LAYERS: [&[&str]; 7] = [
     &["clock", "metrics"],
     &["store", "policy", "provision"],
     &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
-    &["http", "loops"],
-    // The configuration has a section of each module, so it stands above them.
-    &["config", "cli"],
+    // The configuration has a section of each module below.
+    &["http", "loops", "config"],
+    &["cli"],
 ];
 
 /// Modules of one layer that must not see each other.
