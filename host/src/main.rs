@@ -1,13 +1,10 @@
-//! The `sprag` binary.
+//! The one binary: parse, call `cli`, say what went wrong.
 
-use anyhow::Context;
-use sprag::policy;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(policy::COMPILE_VERB) {
-        let limits = arguments.next().context("the limits are missing")?;
-        return policy::compile_child(&serde_json::from_str(&limits).context("reading the limits")?);
-    }
-    Ok(())
+fn main() -> ExitCode {
+    sprag::cli::run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
 }

@@ -5,383 +5,41 @@
 //! Every write that depends on something read names the version it read and
 //! counts the rows it changed. Zero rows is an ordinary answer ([`Commit::Outran`]),
 //! and then nothing of the step is kept: no event, no decision, no token.
+//!
+//! A statement is written once where both backends take the same text (SQLite
+//! understands `$1`; the view `clock` is the database's time in both), and twice
+//! where they differ. No transaction is open while anything but the database is
+//! waited for.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `types` | what goes in and what comes out |
+//! | `error` | what can go wrong |
+//! | `pool` | the two backends, connections, transactions, migrations |
+//! | `rows` | from columns to facts, saying where one broke |
+//! | `workspaces` | create, read, list, patch, the row to be judged |
+//! | `beats` | the hot path: a batch of heartbeats in one statement |
+//! | `commit` | the guarded step: status, event, decision, registration |
+//! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
-use std::collections::BTreeMap;
+#[macro_use]
+mod pool;
+#[macro_use]
+mod rows;
 
-use bytes::Bytes;
-use serde::Serialize;
-use serde_json::Value;
-use utoipa::ToSchema;
+mod beats;
+mod commit;
+mod decisions;
+mod error;
+mod events;
+mod policies;
+mod tokens;
+mod types;
+mod workspaces;
 
-use crate::facts::{Decision, Reason, Settings, Timestamp, Workspace};
-use crate::machine::{Move, Status};
-
-/// The registry's database.
-#[derive(Clone, Debug)]
-pub struct Store {}
-
-/// What went wrong below. Never says what a token or a URL's password was.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("the database did not answer")]
-    Unavailable(#[source] sqlx::Error),
-    #[error("the database refused a statement")]
-    Statement(#[source] sqlx::Error),
-    #[error("{table}.{column} of {id}: {found:?} is not {expected}")]
-    BadRow { table: &'static str, column: &'static str, id: String, found: String, expected: &'static str },
-    #[error("a migration failed")]
-    Migration(#[source] sqlx::migrate::MigrateError),
-    #[error("{url}: {why}")]
-    BadUrl { url: String, why: &'static str },
-}
-
-/// SHA-256 of a bearer token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenHash(pub [u8; 32]);
-
-/// A row at one version, as `advance` judges it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// +1 at every change of status.
-    pub version: i64,
-    /// When it was read, in the database's time.
-    pub now: Timestamp,
-    pub workspace: Workspace,
-}
-
-/// Everything an operator sees of a workspace.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct WorkspaceView {
-    pub name: String,
-    pub version: i64,
-    pub parent_id: Option<String>,
-    pub tier: Option<String>,
-    pub url: Option<String>,
-    pub agent_card: Option<Value>,
-    pub hibernation_idle_minutes: Option<u32>,
-    pub created_at: Timestamp,
-    /// Of the last heartbeat.
-    pub error_rate: f64,
-    pub sample_error: String,
-    pub uptime_seconds: u64,
-    pub current_task: String,
-    pub runtime_state: String,
-    #[serde(flatten)]
-    pub workspace: Workspace,
-}
-
-/// A workspace to be created; the caller makes `id` (UUID, version 7) and the token.
-#[derive(Clone, Debug)]
-pub struct NewWorkspace {
-    pub id: String,
-    pub name: String,
-    pub kind: String,
-    pub runtime: String,
-    pub provider: Option<String>,
-    pub parent_id: Option<String>,
-    pub tier: Option<String>,
-    pub labels: BTreeMap<String, String>,
-    pub persistent_volume: bool,
-    pub hibernation_idle_minutes: Option<u32>,
-    /// The token handed to the creator, if any.
-    pub token: Option<TokenHash>,
-}
-
-/// Whether a parent could be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
-    Done,
-    NoSuchParent,
-    ParentRemoved,
-    /// The new parent is the workspace itself or one of its descendants.
-    Cycle,
-    NoSuchWorkspace,
-    Removed,
-}
-
-/// What `PATCH` changes. None: leave as it is.
-#[derive(Clone, Debug, Default)]
-pub struct Patch {
-    pub name: Option<String>,
-    /// Replaces all labels.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Some(None): make it a root.
-    pub parent_id: Option<Option<String>>,
-    pub tier: Option<Option<String>>,
-    pub hibernation_idle_minutes: Option<Option<u32>>,
-}
-
-/// Which workspaces to list, oldest first.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub status: Option<Status>,
-    pub kind: Option<String>,
-    pub runtime: Option<String>,
-    pub provider: Option<String>,
-    pub parent_id: Option<String>,
-    /// Removed ones are left out unless asked for (or `status` is `removed`).
-    pub include_removed: bool,
-    /// The id of the last one of the page before.
-    pub after: Option<String>,
-    pub limit: u32,
-}
-
-/// The liveness that one heartbeat stores.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Beat {
-    pub workspace_id: String,
-    pub token: TokenHash,
-    pub error_rate: f64,
-    pub sample_error: String,
-    pub active_tasks: u32,
-    pub uptime_seconds: u64,
-    pub current_task: String,
-    pub runtime_state: String,
-}
-
-/// What became of one heartbeat of a batch.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Beaten {
-    /// Liveness is stored; the row as it now is.
-    Stored(Snapshot),
-    /// No such workspace.
-    Unknown,
-    /// The token is not a live one of this workspace. Nothing was stored.
-    Unauthorized,
-    /// The workspace is removed (and the token was its own). Nothing was stored.
-    Removed,
-}
-
-/// What a registration stores beside the transition.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Registration {
-    pub url: String,
-    pub agent_card: Value,
-    /// A first token to hand out, taken only where the workspace has no live one.
-    pub first_token: Option<TokenHash>,
-}
-
-/// One judged row and what is to become of it. Applied whole or not at all.
-#[derive(Clone, Debug)]
-pub struct Step {
-    pub workspace_id: String,
-    /// The version that was judged: the guard of every write of this step.
-    pub version: i64,
-    /// The change of status, and the reason given for it.
-    pub transition: Option<(Move, Reason)>,
-    pub registration: Option<Registration>,
-    /// Kept with the step; None where it is not sampled.
-    pub decision: Option<Decision>,
-}
-
-/// What became of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Commit {
-    Done,
-    /// Some row was no longer at the version judged, or (for a removal) a
-    /// descendant appeared. Nothing was written.
-    Outran,
-    /// A first token was to be handed out, but a live one exists. Nothing was written.
-    TokenTaken,
-}
-
-/// One line of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Event {
-    /// The place in the log: `Last-Event-ID` of the stream, `after` of the pages.
-    pub id: String,
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub workspace_id: String,
-    /// The row's version from this event on.
-    pub version: i64,
-    #[schema(value_type = Option<String>)]
-    pub from: Option<Status>,
-    #[schema(value_type = Option<String>)]
-    pub to: Option<Status>,
-    /// `created`, `card_updated`, or the cause's name.
-    pub cause: String,
-    pub reason: Option<Reason>,
-    pub decision_id: Option<String>,
-    pub at: Timestamp,
-}
-
-/// A module as the database keeps it.
-#[derive(Clone, Debug)]
-pub struct StoredModule {
-    /// `sha256:` and 64 hexadecimal digits.
-    pub digest: String,
-    pub name: String,
-    pub version: String,
-    pub bytes: Bytes,
-}
-
-/// One module of a revision, at its place in the order.
-#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize, ToSchema)]
-pub struct BoundModule {
-    pub digest: String,
-    pub name: String,
-    pub version: String,
-    /// Only those that differ from the module's defaults.
-    #[serde(default)]
-    pub settings: Settings,
-}
-
-/// A numbered, immutable set of modules and settings.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct RevisionRow {
-    pub number: i64,
-    pub created_at: Timestamp,
-    /// Where it came from: `dir`, `api` or `rollback`.
-    pub source: String,
-    /// SHA-256 over digests, settings and order: equal means the same rules.
-    pub fingerprint: String,
-    pub modules: Vec<BoundModule>,
-    pub active: bool,
-    /// When it was last made the active one.
-    pub activated_at: Option<Timestamp>,
-}
-
-impl Store {
-    /// Opens `sqlite:PATH` (made where absent; `sqlite::memory:` is refused,
-    /// since it survives nothing) or `postgres://…`. Does not migrate.
-    pub async fn connect(_url: &str) -> Result<Self, StoreError> {
-        todo!()
-    }
-
-    /// Brings the schema up to date; safe to run from several hosts at once.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// One trivial statement: is the database there?
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Ends every connection; SQLite's log is folded into its file.
-    pub async fn close(&self) {
-        todo!()
-    }
-
-    /// Creates the row in `provisioning` at version 1, its first event and its token.
-    pub async fn create(&self, _new: &NewWorkspace) -> Result<Placed, StoreError> {
-        todo!()
-    }
-
-    pub async fn view(&self, _id: &str) -> Result<Option<WorkspaceView>, StoreError> {
-        todo!()
-    }
-
-    pub async fn list(&self, _filter: &Filter) -> Result<Vec<WorkspaceView>, StoreError> {
-        todo!()
-    }
-
-    /// Never changes a status or a version; refuses removed rows.
-    pub async fn patch(&self, _id: &str, _patch: &Patch) -> Result<Placed, StoreError> {
-        todo!()
-    }
-
-    /// The row to be judged.
-    pub async fn snapshot(&self, _id: &str) -> Result<Option<Snapshot>, StoreError> {
-        todo!()
-    }
-
-    /// The row and all its descendants that are not removed, parents first.
-    pub async fn subtree(&self, _id: &str) -> Result<Vec<Snapshot>, StoreError> {
-        todo!()
-    }
-
-    /// Stores a batch of heartbeats in one statement and returns each row's
-    /// facts, in the order asked. No workspace may occur twice in a batch.
-    pub async fn beat(&self, _beats: &[Beat]) -> Result<Vec<Beaten>, StoreError> {
-        todo!()
-    }
-
-    /// Applies all steps in one transaction, or none.
-    pub async fn commit(&self, _steps: &[Step]) -> Result<Commit, StoreError> {
-        todo!()
-    }
-
-    /// Stores the card and its event. False: the workspace is gone or removed.
-    pub async fn update_card(&self, _id: &str, _card: &Value) -> Result<bool, StoreError> {
-        todo!()
-    }
-
-    /// The hashes of a workspace's live tokens.
-    pub async fn tokens(&self, _workspace_id: &str) -> Result<Vec<TokenHash>, StoreError> {
-        todo!()
-    }
-
-    pub async fn decision(&self, _id: &str) -> Result<Option<Decision>, StoreError> {
-        todo!()
-    }
-
-    /// A page of decisions, oldest first; `after` is the last id of the page before.
-    pub async fn decisions(&self, _after: Option<&str>, _limit: u32) -> Result<Vec<Decision>, StoreError> {
-        todo!()
-    }
-
-    /// Events, newest first, of one workspace or of all; `before` is the last id of the page before.
-    pub async fn events(
-        &self,
-        _workspace_id: Option<&str>,
-        _before: Option<&str>,
-        _limit: u32,
-    ) -> Result<Vec<Event>, StoreError> {
-        todo!()
-    }
-
-    /// Events after `after` (None: from the beginning), oldest first. Never
-    /// shows an event while an older one may still become visible.
-    pub async fn events_after(&self, _after: Option<&str>, _limit: u32) -> Result<Vec<Event>, StoreError> {
-        todo!()
-    }
-
-    /// The id of the newest event, where a stream without `Last-Event-ID` begins.
-    pub async fn newest_event(&self) -> Result<Option<String>, StoreError> {
-        todo!()
-    }
-
-    pub async fn put_module(&self, _module: &StoredModule) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    pub async fn module(&self, _digest: &str) -> Result<Option<StoredModule>, StoreError> {
-        todo!()
-    }
-
-    /// Adds a revision (whose modules are already put) and makes it active.
-    pub async fn activate_new(
-        &self,
-        _source: &str,
-        _fingerprint: &str,
-        _modules: &[BoundModule],
-    ) -> Result<i64, StoreError> {
-        todo!()
-    }
-
-    /// Makes an existing revision active again. False: there is none of that number.
-    pub async fn activate(&self, _number: i64) -> Result<bool, StoreError> {
-        todo!()
-    }
-
-    pub async fn active_revision(&self) -> Result<Option<RevisionRow>, StoreError> {
-        todo!()
-    }
-
-    /// The revision that was active before the active one.
-    pub async fn previous_revision(&self) -> Result<Option<RevisionRow>, StoreError> {
-        todo!()
-    }
-
-    /// The newest revision whose source is `source`.
-    pub async fn newest_revision_from(&self, _source: &str) -> Result<Option<RevisionRow>, StoreError> {
-        todo!()
-    }
-
-    /// All revisions, newest first.
-    pub async fn revisions(&self) -> Result<Vec<RevisionRow>, StoreError> {
-        todo!()
-    }
-}
+pub use error::StoreError;
+pub use pool::{Backend, PoolOptions, Store};
+pub use types::{
+    Beat, Beaten, BoundModule, Commit, Event, Filter, NewWorkspace, Patch, Placed, Registration, RevisionRow,
+    Snapshot, Step, StoredModule, TokenHash, WorkspaceView,
+};

@@ -3,6 +3,9 @@
 //! `cargo xtask test` sets the variables read here. Where one is missing the
 //! test fails and says so; nothing is skipped.
 
+pub mod db;
+pub mod fleet;
+pub mod process;
 pub mod sandbox;
 
 use std::path::PathBuf;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sprag::facts::{Cause, Heartbeat, Question, Settings, Workspace};
 use sprag::machine::Status;
+use sprag::revisions::load_dir;
 use sprag::policy::{Binding, Limits, Module, Revision, Sandbox, SandboxConfig};
+use tokio::sync::OnceCell;
 use wit_component::StringEncoding;
 
 /// A sandbox with these limits, compiling with the real binary, caching nothing.
@@ -18,6 +20,16 @@ pub fn sandbox(limits: Limits) -> Sandbox {
 /// Limits small enough that many sandboxes fit into one test process.
 pub fn limits() -> Limits {
     Limits { concurrency: 16, ..Limits::default() }
+}
+
+/// The shipped policies as revision 1, compiled once for the whole test binary.
+pub async fn shipped() -> Revision {
+    static SHIPPED: OnceCell<Revision> = OnceCell::const_new();
+    let load = async {
+        let loaded = load_dir(&sandbox(limits()), &super::policy_dir()).await.expect("the shipped policies");
+        Revision { number: 1, ..loaded }
+    };
+    SHIPPED.get_or_init(|| load).await.clone()
 }
 
 /// The bytes of a guest as a platform team would upload them.
