@@ -150,10 +150,11 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.memory_bytes {
+        let grows = self.limits.memory_growing(current, desired, maximum);
+        if !matches!(grows, Ok(true)) && desired > self.memory_bytes {
             self.refused = Some(Refused::Memory);
         }
-        self.limits.memory_growing(current, desired, maximum)
+        grows
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
