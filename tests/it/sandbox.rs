@@ -23,7 +23,8 @@ fn no_compiler() -> PathBuf {
 }
 
 fn only_file(dir: &Path) -> PathBuf {
-    let files: Vec<_> = std::fs::read_dir(dir).expect("the cache").map(|e| e.expect("a file").path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(dir).expect("the cache").map(|e| e.expect("a file").path()).collect();
     match files.as_slice() {
         [file] => file.clone(),
         files => panic!("{files:?}"),
@@ -98,10 +99,7 @@ async fn settings_are_checked_and_filled_in() {
     let settled = |value| Settings::from([("threshold".to_owned(), value)]);
 
     assert_eq!(module.settle(&Settings::new()), Ok(settled(Setting::Number(0.5))));
-    assert_eq!(
-        module.settle(&given("threshold", Setting::Number(0.75))),
-        Ok(settled(Setting::Number(0.75)))
-    );
+    assert_eq!(module.settle(&given("threshold", Setting::Number(0.75))), Ok(settled(Setting::Number(0.75))));
 
     let settle = |name, value| bad_setting(module.settle(&given(name, value)).expect_err("a bad setting"));
     let (name, why) = settle("treshold", Setting::Number(0.5));

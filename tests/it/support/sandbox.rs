@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sprag::facts::{Cause, Heartbeat, Question, Settings, Workspace};
 use sprag::machine::Status;
-use sprag::revisions::load_dir;
 use sprag::policy::{Binding, Limits, Module, Revision, Sandbox, SandboxConfig};
+use sprag::revisions::load_dir;
 use tokio::sync::OnceCell;
 use wit_component::StringEncoding;
 
