@@ -201,3 +201,68 @@ async fn who_waits_too_long_is_told() {
     let codes: Vec<_> = [a, b, c].into_iter().map(|r| r.expect_err("a loop").code()).collect();
     assert!(codes.contains(&"out_of_time") && codes.contains(&"busy"), "{codes:?}");
 }
+
+/// What other toolchains make is a component already; it names the types it
+/// shares with the host as an import, and that is no import in our sense.
+#[tokio::test]
+async fn a_component_is_taken_as_it_is() {
+    let sandbox = sandbox(limits());
+    let encoder = wit_component::ComponentEncoder::default();
+    let component = encoder.module(&guest("good")).and_then(|mut e| e.encode()).expect("a component");
+    let text = wit_component::decode(&component).expect("its interface");
+    let wit_component::DecodedWasm::Component(resolve, world) = text else { panic!("no component") };
+    assert_eq!(resolve.worlds[world].imports.len(), 1, "it should import the types");
+
+    let module = sandbox.load(component.into()).await.expect("a policy");
+    assert_eq!(module.decide(&question(), &Settings::new()).await.expect("verdicts").len(), 2);
+}
+
+#[test]
+fn limits_of_nothing_are_refused() {
+    let limits = Limits { fuel: 0, ..limits() };
+    let config = SandboxConfig { limits, compiler: no_compiler(), cache_dir: None };
+    let error = Sandbox::new(config).err().expect("a refusal");
+    assert!(error.to_string().contains("limits.fuel"), "{error}");
+}
+
+/// Limits as large as their types hold are limits like any others.
+#[tokio::test]
+async fn the_largest_limits_do_no_harm() {
+    let largest = Limits {
+        fuel: u64::MAX,
+        call_ms: u64::MAX,
+        answer_bytes: usize::MAX,
+        string_bytes: usize::MAX,
+        list_items: usize::MAX,
+        compile_memory_bytes: u64::MAX,
+        ..limits()
+    };
+    let sandbox = sandbox(largest);
+    let module = load(&sandbox, "good").await;
+    assert_eq!(module.decide(&question(), &Settings::new()).await.expect("verdicts").len(), 2);
+}
+
+fn epoch_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("this process's threads");
+    let names = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "sprag-epoch").count()
+}
+
+fn soon(holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(5), "{} epoch threads", epoch_threads());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The epoch's thread ends with its sandbox. Other tests have theirs meanwhile,
+/// far fewer than fifty.
+#[test]
+fn no_thread_outlives_its_sandbox() {
+    let sandboxes: Vec<_> = (0..50).map(|_| sandbox(Limits { concurrency: 1, ..limits() })).collect();
+    // A thread names itself once it runs, and ends at its next tick.
+    soon(|| epoch_threads() >= 50);
+    drop(sandboxes);
+    soon(|| epoch_threads() < 50);
+}
