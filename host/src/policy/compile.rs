@@ -104,7 +104,9 @@ pub fn compile_child(limits: &Limits) -> anyhow::Result<()> {
 fn compile(limits: &Limits, bytes: &[u8]) -> Result<Vec<u8>, PolicyError> {
     let component = wrap::component(bytes)?;
     let bad = |e: wasmtime::Error| PolicyError::Compile { why: clip(format!("{e:#}")) };
-    wasmtime::Engine::new(&engine::config(limits)).and_then(|e| e.precompile_component(&component)).map_err(bad)
+    wasmtime::Engine::new(&engine::config(limits))
+        .and_then(|e| e.precompile_component(&component))
+        .map_err(bad)
 }
 
 /// Bounds this process's memory and time by the kernel's own means.

@@ -102,7 +102,11 @@ impl Module {
     ///
     /// # Errors
     /// Whatever ended the call, or is wrong with its answer.
-    pub async fn decide(&self, question: &Question, settings: &Settings) -> Result<Vec<Verdict>, PolicyError> {
+    pub async fn decide(
+        &self,
+        question: &Question,
+        settings: &Settings,
+    ) -> Result<Vec<Verdict>, PolicyError> {
         let limits = &self.sandbox.limits;
         let guard = self.guard.as_ref().ok_or_else(|| wrong("it exports no guard".to_owned()))?;
         let lowered = Lowered::new(question, settings);
@@ -129,7 +133,11 @@ async fn instantiate(
 }
 
 /// Takes an answer over, if it is one for so many candidates.
-fn check(verdicts: Vec<guard::Verdict>, expected: usize, limits: &Limits) -> Result<Vec<Verdict>, PolicyError> {
+fn check(
+    verdicts: Vec<guard::Verdict>,
+    expected: usize,
+    limits: &Limits,
+) -> Result<Vec<Verdict>, PolicyError> {
     bound_list("the verdicts", verdicts.len(), limits)?;
     if verdicts.len() != expected {
         return Err(PolicyError::WrongVerdictCount { found: verdicts.len(), expected });
