@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::heartbeats::BatchConfig;
 use crate::http::HttpConfig;
 use crate::policy::Limits;
+use crate::store::PoolOptions;
 
 /// Who may register a workspace that has no live token yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -39,8 +40,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `sqlite:PATH` or `postgres://…`.
     pub database_url: String,
-    /// Connections to Postgres that this host opens at most.
-    pub database_connections: u32,
     /// Every `*.wasm` here is loaded at start and when the directory changes.
     pub policy_dir: Option<PathBuf>,
     /// Who may register a workspace that has no live token yet.
@@ -55,6 +54,7 @@ pub struct Config {
     pub decision_sample: u64,
     /// How often the host looks whether another one activated a revision, in milliseconds.
     pub follow_revisions_ms: u64,
+    pub database: PoolOptions,
     pub heartbeats: BatchConfig,
     pub http: HttpConfig,
     pub limits: Limits,
@@ -65,7 +65,6 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7171)),
             database_url: "sqlite:sprag.db".to_owned(),
-            database_connections: 16,
             policy_dir: None,
             registration: Registration::Token,
             open_registration_to_everyone: false,
@@ -73,6 +72,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             decision_sample: 1_000,
             follow_revisions_ms: 1_000,
+            database: PoolOptions::default(),
             heartbeats: BatchConfig::default(),
             http: HttpConfig::default(),
             limits: Limits::default(),

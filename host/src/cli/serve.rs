@@ -38,7 +38,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
 
-    let store = Store::connect_with(&config.database_url, config.database_connections)
+    let store = Store::connect_with(&config.database_url, &config.database)
         .await
         .context("opening the database")?;
     store.migrate().await.context("migrating the database")?;

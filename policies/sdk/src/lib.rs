@@ -99,3 +99,8 @@ macro_rules! export {
         };
     };
 }
+
+/// The code of the guide compiles, or this test fails.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-policy.md")]
+struct WritingAPolicy;

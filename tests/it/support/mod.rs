@@ -3,6 +3,8 @@
 //! `cargo xtask test` sets the variables read here. Where one is missing the
 //! test fails and says so; nothing is skipped.
 
+pub mod db;
+
 use std::path::PathBuf;
 
 /// A variable that `cargo xtask test` sets.

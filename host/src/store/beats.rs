@@ -1,0 +1,214 @@
+//! The hot path: one statement stores the liveness of a whole batch of
+//! heartbeats, checks every token, and returns every row's facts, so that each
+//! decision is made on what the database holds and no heartbeat costs a
+//! statement of its own. Only those that it did not take are looked at again,
+//! to say why.
+
+use std::borrow::Cow;
+
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
+
+use super::error::StoreError;
+use super::pool::{On, Store};
+use super::rows::{FactsRow, count, text};
+use super::types::{Beat, Beaten};
+
+macro_rules! set {
+    ($error_rate:literal, $sample_error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal) => {
+        concat!(
+            "UPDATE workspaces AS w SET last_heartbeat_at = (SELECT now FROM clock), error_rate = ",
+            $error_rate,
+            ", sample_error = ",
+            $sample_error,
+            ", active_tasks = ",
+            $active,
+            ", uptime_seconds = ",
+            $uptime,
+            ", current_task = ",
+            $task,
+            ", runtime_state = ",
+            $state
+        )
+    };
+}
+
+macro_rules! returning {
+    () => {
+        concat!(" RETURNING ", facts!(), ", w.last_heartbeat_at AS now")
+    };
+}
+
+/// `$1`: a JSON array of arrays; `$2`: their hashes, 32 bytes each, in the same order.
+const SQLITE_BEAT: &str = concat!(
+    set!("b.value ->> 1", "b.value ->> 2", "b.value ->> 3", "b.value ->> 4", "b.value ->> 5", "b.value ->> 6"),
+    " FROM json_each($1) AS b CROSS JOIN tokens AS t
+    WHERE t.hash = substr($2, b.key * 32 + 1, 32) AND t.revoked_at IS NULL
+    AND t.workspace_id = b.value ->> 0 AND w.id = t.workspace_id AND w.status <> 'removed'",
+    returning!()
+);
+
+const POSTGRES_BEAT: &str = concat!(
+    set!("b.error_rate", "b.sample_error", "b.active", "b.uptime", "b.task", "b.state"),
+    " FROM UNNEST($1::text[], $2::bytea[], $3::float8[], $4::text[], $5::bigint[], $6::bigint[],
+        $7::text[], $8::text[]) AS b (id, hash, error_rate, sample_error, active, uptime, task, state)
+    JOIN tokens AS t ON t.hash = b.hash
+    WHERE t.revoked_at IS NULL AND t.workspace_id = b.id AND w.id = b.id AND w.status <> 'removed'",
+    returning!()
+);
+
+/// Why a heartbeat was not taken: no row here where there is no such workspace.
+const SQLITE_WHY: &str = "
+    SELECT w.id, w.status = 'removed' AND EXISTS (
+        SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
+        AND t.workspace_id = w.id AND t.revoked_at IS NULL
+    ) FROM json_each($1) AS b CROSS JOIN workspaces AS w ON w.id = b.value";
+const POSTGRES_WHY: &str = "
+    SELECT w.id, w.status = 'removed' AND EXISTS (
+        SELECT 1 FROM tokens AS t WHERE t.hash = b.hash AND t.workspace_id = w.id AND t.revoked_at IS NULL
+    ) FROM UNNEST($1::text[], $2::bytea[]) AS b (id, hash) JOIN workspaces AS w ON w.id = b.id";
+
+/// How often a batch is tried that Postgres gave up for another transaction.
+const TRIES: u32 = 5;
+
+impl Store {
+    /// Stores a batch of heartbeats in one statement and returns each row's
+    /// facts, in the order asked. No workspace may occur twice in a batch.
+    pub async fn beat(&self, beats: &[Beat]) -> Result<Vec<Beaten>, StoreError> {
+        if beats.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = Batch::of(beats);
+        let mut beaten: Vec<Option<Beaten>> = vec![None; beats.len()];
+        for row in self.store_batch(&batch).await? {
+            if let Some(place) = batch.place(row.id()) {
+                beaten[place] = Some(Beaten::Stored(row.try_into()?));
+            }
+        }
+        if beaten.contains(&None) {
+            let refused = batch.only(|place| beaten[place].is_none());
+            for (id, removed) in self.why_refused(&refused).await? {
+                if let Some(place) = batch.place(&id) {
+                    beaten[place] = Some(if removed { Beaten::Removed } else { Beaten::Unauthorized });
+                }
+            }
+        }
+        let mut answers = vec![Beaten::Unknown; beats.len()];
+        for (entry, answer) in batch.entries.iter().zip(beaten) {
+            answers[entry.asked] = answer.unwrap_or(Beaten::Unknown);
+        }
+        Ok(answers)
+    }
+
+    async fn store_batch(&self, batch: &Batch<'_>) -> Result<Vec<FactsRow>, StoreError> {
+        let mut tries = 1;
+        loop {
+            let stored = match self.write() {
+                On::Sqlite(db) => sqlite_beat(db, batch).await,
+                On::Postgres(db) => postgres_beat(db, batch).await,
+            };
+            match stored.map_err(StoreError::from) {
+                Err(e) if e.lost_to_another() && tries < TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn why_refused(&self, batch: &Batch<'_>) -> Result<Vec<(String, bool)>, StoreError> {
+        let ids = || batch.column(|entry| entry.id.as_ref());
+        let rows = match self.read() {
+            On::Sqlite(db) => {
+                let ids = json(&ids())?;
+                sqlx::query_as(SQLITE_WHY).bind(ids).bind(batch.hashes()).fetch_all(db).await
+            }
+            On::Postgres(db) => {
+                let hashes = batch.column(|entry| entry.beat.token.0.as_slice());
+                sqlx::query_as(POSTGRES_WHY).bind(ids()).bind(hashes).fetch_all(db).await
+            }
+        };
+        Ok(rows?)
+    }
+}
+
+/// A batch in the order of its ids, so that two batches lock rows in one order.
+struct Batch<'a> {
+    entries: Vec<Entry<'a>>,
+}
+
+struct Entry<'a> {
+    id: Cow<'a, str>,
+    beat: &'a Beat,
+    /// Its place in what was asked.
+    asked: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn of(beats: &'a [Beat]) -> Self {
+        let mut entries: Vec<_> = beats
+            .iter()
+            .enumerate()
+            .map(|(asked, beat)| Entry { id: text(&beat.workspace_id), beat, asked })
+            .collect();
+        entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        Self { entries }
+    }
+
+    /// The entries whose places are `wanted`.
+    fn only(&self, wanted: impl Fn(usize) -> bool) -> Batch<'_> {
+        let entries = self.entries.iter().enumerate().filter(|(place, _)| wanted(*place));
+        let entries = entries
+            .map(|(_, e)| Entry { id: Cow::Borrowed(e.id.as_ref()), beat: e.beat, asked: e.asked })
+            .collect();
+        Batch { entries }
+    }
+
+    fn place(&self, id: &str) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.id.as_ref().cmp(id)).ok()
+    }
+
+    fn column<'b, T>(&'b self, of: impl Fn(&'b Entry<'a>) -> T) -> Vec<T> {
+        self.entries.iter().map(of).collect()
+    }
+
+    fn hashes(&self) -> Vec<u8> {
+        self.entries.iter().flat_map(|entry| entry.beat.token.0).collect()
+    }
+}
+
+/// A number both backends can hold: SQLite makes NaN a NULL.
+fn rate(rate: f64) -> f64 {
+    if rate.is_finite() { rate } else { 1.0 }
+}
+
+fn json<T: serde::Serialize>(rows: &T) -> Result<String, sqlx::Error> {
+    serde_json::to_string(rows).map_err(|e| sqlx::Error::Encode(e.into()))
+}
+
+async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>) -> Result<Vec<FactsRow>, sqlx::Error> {
+    let rows = batch.column(|Entry { id, beat, .. }| {
+        (
+            id.as_ref(),
+            rate(beat.error_rate),
+            text(&beat.sample_error),
+            beat.active_tasks,
+            count(beat.uptime_seconds),
+            text(&beat.current_task),
+            text(&beat.runtime_state),
+        )
+    });
+    sqlx::query_as(SQLITE_BEAT).bind(json(&rows)?).bind(batch.hashes()).fetch_all(db).await
+}
+
+async fn postgres_beat(db: &PgPool, batch: &Batch<'_>) -> Result<Vec<FactsRow>, sqlx::Error> {
+    sqlx::query_as(POSTGRES_BEAT)
+        .bind(batch.column(|entry| entry.id.as_ref()))
+        .bind(batch.column(|entry| entry.beat.token.0.as_slice()))
+        .bind(batch.column(|entry| rate(entry.beat.error_rate)))
+        .bind(batch.column(|entry| text(&entry.beat.sample_error)))
+        .bind(batch.column(|entry| i64::from(entry.beat.active_tasks)))
+        .bind(batch.column(|entry| count(entry.beat.uptime_seconds)))
+        .bind(batch.column(|entry| text(&entry.beat.current_task)))
+        .bind(batch.column(|entry| text(&entry.beat.runtime_state)))
+        .fetch_all(db)
+        .await
+}

@@ -1,0 +1,129 @@
+//! The guarded step: the one place that writes a status.
+//!
+//! Each write names the version that was judged. The first that changes no row
+//! rolls back the whole transaction, with every event, decision and token that
+//! was in it.
+
+use super::error::StoreError;
+use super::pool::{On, Store, Tx};
+use super::rows::text;
+use super::types::{Commit, Registration, Step};
+use super::workspaces::PUT_CARD;
+use super::{decisions, events, tokens};
+use crate::machine::{Move, Status};
+
+const MOVE: &str = "
+    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
+    WHERE id = $1 AND version = $2 AND status = $3";
+
+/// Also the guard of a registration that moves nothing.
+const REGISTER: &str = "
+    UPDATE workspaces SET url = $3 WHERE id = $1 AND version = $2 AND status <> 'removed'";
+
+/// A child that no longer has a parent. Its descendants need no look: what was
+/// removed before took its own with it.
+const ORPHAN: &str = "SELECT id FROM workspaces WHERE parent_id = $1 AND status <> 'removed' LIMIT 1";
+
+/// Postgres: takes the rows in one order, so that two commits do not deadlock.
+const LOCK_ROWS: &str = "SELECT id FROM workspaces WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+
+impl Store {
+    /// Applies all steps in one transaction, or none.
+    pub async fn commit(&self, steps: &[Step]) -> Result<Commit, StoreError> {
+        match self.try_commit(steps).await {
+            Err(e) if e.lost_to_another() => Ok(Commit::Outran),
+            other => other,
+        }
+    }
+
+    async fn try_commit(&self, steps: &[Step]) -> Result<Commit, StoreError> {
+        let mut tx = self.begin().await?;
+        lock_rows(&mut tx, steps).await?;
+        for step in steps {
+            let applied = apply(&mut tx, step).await?;
+            if applied != Commit::Done {
+                tx.roll_back().await?;
+                return Ok(applied);
+            }
+        }
+        if orphans(&mut tx, steps).await? {
+            tx.roll_back().await?;
+            return Ok(Commit::Outran);
+        }
+        tx.commit().await?;
+        Ok(Commit::Done)
+    }
+}
+
+async fn lock_rows(tx: &mut Tx, steps: &[Step]) -> Result<(), StoreError> {
+    if let On::Postgres(tx) = tx
+        && steps.len() > 1
+    {
+        let ids: Vec<_> = steps.iter().map(|step| text(&step.workspace_id)).collect();
+        sqlx::query(LOCK_ROWS).bind(ids).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
+    let mut version = step.version;
+    if let Some(transition) = &step.transition {
+        if !moved(tx, step, &transition.0).await? {
+            return Ok(Commit::Outran);
+        }
+        version += 1;
+        let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
+        events::record_move(tx, &step.workspace_id, version, transition, decision_id).await?;
+    }
+    if let Some(registration) = &step.registration {
+        let registered = register(tx, &step.workspace_id, version, registration).await?;
+        if registered != Commit::Done {
+            return Ok(registered);
+        }
+    }
+    if let Some(decision) = &step.decision {
+        decisions::record(tx, decision).await?;
+    }
+    Ok(Commit::Done)
+}
+
+async fn moved(tx: &mut Tx, step: &Step, to: &Move) -> Result<bool, StoreError> {
+    let changed = execute!(
+        tx.on(),
+        MOVE,
+        text(&step.workspace_id),
+        step.version,
+        to.from().as_str(),
+        to.to().as_str()
+    )?;
+    Ok(changed == 1)
+}
+
+async fn register(
+    tx: &mut Tx,
+    id: &str,
+    version: i64,
+    registration: &Registration,
+) -> Result<Commit, StoreError> {
+    if execute!(tx.on(), REGISTER, text(id), version, text(&registration.url))? == 0 {
+        return Ok(Commit::Outran);
+    }
+    execute!(tx.on(), PUT_CARD, text(id), registration.agent_card.to_string())?;
+    if let Some(token) = &registration.first_token
+        && !tokens::insert_first(tx, id, token).await?
+    {
+        return Ok(Commit::TokenTaken);
+    }
+    Ok(Commit::Done)
+}
+
+/// Whether a removal of `steps` leaves a child behind that it did not know of.
+async fn orphans(tx: &mut Tx, steps: &[Step]) -> Result<bool, StoreError> {
+    for step in steps {
+        let removed = step.transition.as_ref().is_some_and(|(to, _)| to.to() == Status::Removed);
+        if removed && fetch_optional!(tx.on(), (String,), ORPHAN, text(&step.workspace_id))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

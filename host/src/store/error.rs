@@ -1,0 +1,86 @@
+//! What can go wrong below, sorted by what the caller can do about it. No
+//! message holds a token, and none holds more of a Postgres URL than its scheme.
+
+/// What went wrong below. Never says what a token or a URL's password was.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Try again later: nothing answered, or not in time.
+    #[error("the database did not answer")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database answered, and the answer was no.
+    #[error("the database refused a statement")]
+    Statement(#[source] sqlx::Error),
+    #[error("{table}.{column} of {id}: {found:?} is not {expected}")]
+    BadRow { table: &'static str, column: &'static str, id: String, found: String, expected: &'static str },
+    #[error("{0:?} is no event id")]
+    BadCursor(String),
+    #[error("a migration failed")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("{url}: {why}")]
+    BadUrl { url: String, why: &'static str },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed once the database is back.
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, StoreError::Unavailable(_))
+    }
+
+    /// Whether Postgres ended this transaction in favour of another one:
+    /// a deadlock or a serialization failure. Nothing of it was stored.
+    pub(super) fn lost_to_another(&self) -> bool {
+        match self {
+            StoreError::Statement(sqlx::Error::Database(e)) => {
+                matches!(e.code().as_deref(), Some("40P01" | "40001"))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_unavailable(&error) { StoreError::Unavailable(error) } else { StoreError::Statement(error) }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+        match error {
+            Execute(e) | ExecuteMigration(e, _) if is_unavailable(&e) => StoreError::Unavailable(e),
+            other => StoreError::Migration(other),
+        }
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(e) => match e.code().as_deref() {
+            Some(code) if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => sqlite_unavailable(code),
+            Some(code) => postgres_unavailable(code),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// Busy, locked, out of memory, read-only, I/O error, full, can't open, locking protocol.
+fn sqlite_unavailable(code: &str) -> bool {
+    // The primary result code is the lowest byte of the extended one.
+    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14 | 15))
+}
+
+/// SQLSTATE classes: 08 connection, 53 insufficient resources, 57P shutdown and
+/// crash, 58 system error; 25006 is a standby that takes no writes, 55P03 a lock
+/// that was not granted in time, 57014 a statement that took too long.
+fn postgres_unavailable(code: &str) -> bool {
+    ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
+        || matches!(code, "25006" | "55P03" | "57014")
+}

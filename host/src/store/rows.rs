@@ -1,0 +1,225 @@
+//! From columns to facts. A row that can't be one says where it broke: table,
+//! column, id. Both backends answer with the same columns.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::de::DeserializeOwned;
+
+use super::error::StoreError;
+use super::types::{Snapshot, WorkspaceView};
+use crate::facts::Workspace;
+use crate::machine::Status;
+
+/// Whether some ancestor of `w` is paused, asked of those rows only that have a parent.
+macro_rules! ancestor_paused {
+    () => {
+        "(CASE WHEN w.parent_id IS NULL THEN FALSE ELSE EXISTS (
+            WITH RECURSIVE up (id, parent_id, status) AS (
+                SELECT a.id, a.parent_id, a.status FROM workspaces AS a WHERE a.id = w.parent_id
+                UNION
+                SELECT a.id, a.parent_id, a.status FROM workspaces AS a JOIN up ON a.id = up.parent_id
+            )
+            SELECT 1 FROM up WHERE up.status = 'paused'
+        ) END)"
+    };
+}
+
+/// What of the row `w` a [`FactsRow`] reads, but the time.
+macro_rules! facts {
+    () => {
+        concat!(
+            "w.id, w.version, w.kind, w.runtime, w.provider, w.instance_id, w.status, w.status_since, ",
+            "w.last_heartbeat_at, w.active_tasks, w.persistent_volume, w.labels, ",
+            ancestor_paused!(),
+            " AS ancestor_paused"
+        )
+    };
+}
+
+/// A row of `workspaces`, as a policy may see it.
+#[derive(sqlx::FromRow)]
+pub(super) struct FactsRow {
+    id: String,
+    version: i64,
+    kind: String,
+    runtime: String,
+    provider: Option<String>,
+    instance_id: Option<String>,
+    status: String,
+    status_since: i64,
+    last_heartbeat_at: Option<i64>,
+    active_tasks: i64,
+    persistent_volume: bool,
+    labels: String,
+    ancestor_paused: bool,
+    now: i64,
+}
+
+impl FactsRow {
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl TryFrom<FactsRow> for Snapshot {
+    type Error = StoreError;
+
+    fn try_from(row: FactsRow) -> Result<Self, StoreError> {
+        let at = At { table: "workspaces", id: &row.id };
+        let status = at.parse("status", &row.status, "a status")?;
+        let status_since = at.number("status_since", row.status_since)?;
+        let last_heartbeat_at =
+            row.last_heartbeat_at.map(|t| at.number("last_heartbeat_at", t)).transpose()?;
+        let now: u64 = at.number("now", row.now)?;
+        let active_tasks = at.number("active_tasks", row.active_tasks)?;
+        let labels = match row.labels.as_str() {
+            "{}" => BTreeMap::new(),
+            labels => at.json("labels", labels, "a JSON object of strings")?,
+        };
+        Ok(Snapshot {
+            version: row.version,
+            // The statement's time was taken before it waited for the row, and
+            // the database's clock may be set back: no age may come out negative.
+            now: now.max(status_since).max(last_heartbeat_at.unwrap_or(0)),
+            workspace: Workspace {
+                kind: row.kind,
+                runtime: row.runtime,
+                provider: row.provider,
+                instance_id: row.instance_id,
+                status,
+                status_since,
+                last_heartbeat_at,
+                active_tasks,
+                ancestor_paused: row.ancestor_paused,
+                persistent_volume: row.persistent_volume,
+                labels,
+                id: row.id,
+            },
+        })
+    }
+}
+
+/// What of `w` and its card `c` a [`ViewRow`] reads, but the time.
+macro_rules! view {
+    () => {
+        concat!(
+            facts!(),
+            ", w.name, w.parent_id, w.tier, w.url, c.card, w.hibernation_idle_minutes, w.created_at, ",
+            "w.error_rate, w.sample_error, w.uptime_seconds, w.current_task, w.runtime_state"
+        )
+    };
+}
+
+/// A row of `workspaces` with all that an operator sees.
+#[derive(sqlx::FromRow)]
+pub(super) struct ViewRow {
+    #[sqlx(flatten)]
+    facts: FactsRow,
+    name: String,
+    parent_id: Option<String>,
+    tier: Option<String>,
+    url: Option<String>,
+    card: Option<String>,
+    hibernation_idle_minutes: Option<i64>,
+    created_at: i64,
+    error_rate: f64,
+    sample_error: String,
+    uptime_seconds: i64,
+    current_task: String,
+    runtime_state: String,
+}
+
+impl TryFrom<ViewRow> for WorkspaceView {
+    type Error = StoreError;
+
+    fn try_from(row: ViewRow) -> Result<Self, StoreError> {
+        let Snapshot { version, workspace, .. } = row.facts.try_into()?;
+        let at = At { table: "workspaces", id: &workspace.id };
+        let card = At { table: "agent_cards", id: &workspace.id };
+        Ok(WorkspaceView {
+            name: row.name,
+            version,
+            parent_id: row.parent_id,
+            tier: row.tier,
+            url: row.url,
+            agent_card: row.card.map(|text| card.json("card", &text, "JSON")).transpose()?,
+            hibernation_idle_minutes: row
+                .hibernation_idle_minutes
+                .map(|n| at.number("hibernation_idle_minutes", n))
+                .transpose()?,
+            created_at: at.number("created_at", row.created_at)?,
+            error_rate: row.error_rate,
+            sample_error: row.sample_error,
+            uptime_seconds: at.number("uptime_seconds", row.uptime_seconds)?,
+            current_task: row.current_task,
+            runtime_state: row.runtime_state,
+            workspace,
+        })
+    }
+}
+
+/// The row that is being read, for the error that names it.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) table: &'static str,
+    pub(super) id: &'a str,
+}
+
+impl At<'_> {
+    pub(super) fn number<T: TryFrom<i64>>(self, column: &'static str, found: i64) -> Result<T, StoreError> {
+        T::try_from(found).map_err(|_| self.bad(column, found.to_string(), "a number of its range"))
+    }
+
+    pub(super) fn parse<T: FromStr>(
+        self,
+        column: &'static str,
+        found: &str,
+        expected: &'static str,
+    ) -> Result<T, StoreError> {
+        found.parse().map_err(|_| self.bad(column, found.to_owned(), expected))
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(
+        self,
+        column: &'static str,
+        found: &str,
+        expected: &'static str,
+    ) -> Result<T, StoreError> {
+        serde_json::from_str(found).map_err(|_| self.bad(column, shortened(found), expected))
+    }
+
+    pub(super) fn status(self, column: &'static str, found: Option<&str>) -> Result<Option<Status>, StoreError> {
+        found.map(|status| self.parse(column, status, "a status")).transpose()
+    }
+
+    pub(super) fn bad(self, column: &'static str, found: String, expected: &'static str) -> StoreError {
+        StoreError::BadRow { table: self.table, column, id: self.id.to_owned(), found, expected }
+    }
+}
+
+/// Enough of a long text to recognise it by.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 80;
+    if text.chars().count() <= SHOWN {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN).chain(['…']).collect()
+}
+
+/// Text as both backends can hold it. Postgres has no NUL in a text, and one
+/// heartbeat with a NUL must not fail the batch that it is in.
+pub(super) fn text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// Like [`text`], where there may be none.
+pub(super) fn optional_text(text: &Option<String>) -> Option<Cow<'_, str>> {
+    text.as_deref().map(self::text)
+}
+
+/// A count as both backends can hold it.
+pub(super) fn count(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,78 @@
+//! Bearer tokens, of which only the SHA-256 is stored.
+//!
+//! A token is looked up by its hash through an ordinary index, and that leaks
+//! nothing usable: how long the look-up takes may tell how much of a *digest*
+//! agrees with a stored one, but whoever sends a token can't choose its
+//! digest's first bytes without trying that many tokens, and a digest that is
+//! nearly right says nothing about the 128 random bits it came from. Where
+//! single hashes are compared outside SQL, they are compared in constant time.
+
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::pool::{Store, Tx};
+use super::rows::{At, text};
+use super::types::TokenHash;
+
+const INSERT: &str = "
+    INSERT INTO tokens (hash, id, workspace_id, created_at)
+    SELECT $1, $2, $3, clock.now FROM clock";
+
+/// The caller holds the workspace's row, so that of two first tokens one comes first.
+const INSERT_FIRST: &str = "
+    INSERT INTO tokens (hash, id, workspace_id, created_at)
+    SELECT $1, $2, $3, clock.now FROM clock
+    WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE workspace_id = $3 AND revoked_at IS NULL)";
+
+const LIVE: &str = "SELECT id, hash FROM tokens WHERE workspace_id = $1 AND revoked_at IS NULL";
+
+const REVOKE: &str = "
+    UPDATE tokens SET revoked_at = (SELECT now FROM clock) WHERE workspace_id = $1 AND revoked_at IS NULL";
+
+impl TokenHash {
+    /// Compares in a time that does not depend on where the two differ.
+    pub fn matches(&self, other: &TokenHash) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Store {
+    /// The hashes of a workspace's live tokens.
+    pub async fn tokens(&self, workspace_id: &str) -> Result<Vec<TokenHash>, StoreError> {
+        let rows = fetch_all!(self.read(), (String, Vec<u8>), LIVE, text(workspace_id))?;
+        rows.into_iter().map(|(id, hash)| hash_of(&id, &hash)).collect()
+    }
+
+    /// Ends all live tokens of a workspace; how many there were.
+    pub async fn revoke_tokens(&self, workspace_id: &str) -> Result<u64, StoreError> {
+        execute!(self.write(), REVOKE, text(workspace_id))
+    }
+}
+
+/// Adds a token beside those that there are.
+pub(super) async fn insert(tx: &mut Tx, workspace_id: &str, hash: &TokenHash) -> Result<(), StoreError> {
+    execute!(tx.on(), INSERT, hash.0.as_slice(), new_id(), text(workspace_id)).map(drop)
+}
+
+/// Adds a token unless there is a live one; whether it did.
+pub(super) async fn insert_first(
+    tx: &mut Tx,
+    workspace_id: &str,
+    hash: &TokenHash,
+) -> Result<bool, StoreError> {
+    let inserted = execute!(tx.on(), INSERT_FIRST, hash.0.as_slice(), new_id(), text(workspace_id))?;
+    Ok(inserted == 1)
+}
+
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// The error says how long the hash is, never what it is.
+fn hash_of(id: &str, hash: &[u8]) -> Result<TokenHash, StoreError> {
+    let hash = <[u8; 32]>::try_from(hash).map_err(|_| {
+        At { table: "tokens", id }.bad("hash", format!("{} bytes", hash.len()), "the 32 bytes of a SHA-256")
+    })?;
+    Ok(TokenHash(hash))
+}

@@ -1,0 +1,226 @@
+//! What goes into the store and what comes out of it. No SQL here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::facts::{Decision, Reason, Settings, Timestamp, Workspace};
+use crate::machine::{Move, Status};
+
+/// SHA-256 of a bearer token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(..)")
+    }
+}
+
+/// A row at one version, as `advance` judges it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// +1 at every change of status.
+    pub version: i64,
+    /// When it was read, in the database's time; never before a time in `workspace`.
+    pub now: Timestamp,
+    pub workspace: Workspace,
+}
+
+/// Everything an operator sees of a workspace.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct WorkspaceView {
+    pub name: String,
+    pub version: i64,
+    pub parent_id: Option<String>,
+    pub tier: Option<String>,
+    pub url: Option<String>,
+    pub agent_card: Option<Value>,
+    pub hibernation_idle_minutes: Option<u32>,
+    pub created_at: Timestamp,
+    /// Of the last heartbeat.
+    pub error_rate: f64,
+    pub sample_error: String,
+    pub uptime_seconds: u64,
+    pub current_task: String,
+    pub runtime_state: String,
+    #[serde(flatten)]
+    pub workspace: Workspace,
+}
+
+/// A workspace to be created; the caller makes `id` (UUID, version 7) and the token.
+#[derive(Clone, Debug)]
+pub struct NewWorkspace {
+    pub id: String,
+    pub name: String,
+    pub kind: String,
+    pub runtime: String,
+    pub provider: Option<String>,
+    pub parent_id: Option<String>,
+    pub tier: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub persistent_volume: bool,
+    pub hibernation_idle_minutes: Option<u32>,
+    /// The token handed to the creator, if any.
+    pub token: Option<TokenHash>,
+}
+
+/// Whether a parent could be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    Done,
+    NoSuchParent,
+    ParentRemoved,
+    /// The new parent is the workspace itself or one of its descendants.
+    Cycle,
+    NoSuchWorkspace,
+    Removed,
+}
+
+/// What `PATCH` changes. None: leave as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    pub name: Option<String>,
+    /// Replaces all labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Some(None): make it a root.
+    pub parent_id: Option<Option<String>>,
+    pub tier: Option<Option<String>>,
+    pub hibernation_idle_minutes: Option<Option<u32>>,
+}
+
+/// Which workspaces to list, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub status: Option<Status>,
+    pub kind: Option<String>,
+    pub runtime: Option<String>,
+    pub provider: Option<String>,
+    pub parent_id: Option<String>,
+    /// Removed ones are left out unless asked for (or `status` is `removed`).
+    pub include_removed: bool,
+    /// The id of the last one of the page before.
+    pub after: Option<String>,
+    pub limit: u32,
+}
+
+/// The liveness that one heartbeat stores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    pub workspace_id: String,
+    pub token: TokenHash,
+    /// 0.0 to 1.0. What is no number is stored as 1.0.
+    pub error_rate: f64,
+    pub sample_error: String,
+    pub active_tasks: u32,
+    pub uptime_seconds: u64,
+    pub current_task: String,
+    pub runtime_state: String,
+}
+
+/// What became of one heartbeat of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Beaten {
+    /// Liveness is stored; the row as it now is.
+    Stored(Snapshot),
+    /// No such workspace.
+    Unknown,
+    /// The token is not a live one of this workspace. Nothing was stored.
+    Unauthorized,
+    /// The workspace is removed (and the token was its own). Nothing was stored.
+    Removed,
+}
+
+/// What a registration stores beside the transition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    pub url: String,
+    pub agent_card: Value,
+    /// A first token to hand out, taken only where the workspace has no live one.
+    pub first_token: Option<TokenHash>,
+}
+
+/// One judged row and what is to become of it. Applied whole or not at all.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub workspace_id: String,
+    /// The version that was judged: the guard of every write of this step.
+    pub version: i64,
+    /// The change of status, and the reason given for it.
+    pub transition: Option<(Move, Reason)>,
+    pub registration: Option<Registration>,
+    /// Kept with the step; None where it is not sampled.
+    pub decision: Option<Decision>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Done,
+    /// Some row was no longer at the version judged, or (for a removal) a
+    /// descendant appeared. Nothing was written.
+    Outran,
+    /// A first token was to be handed out, but a live one exists. Nothing was written.
+    TokenTaken,
+}
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Event {
+    /// The place in the log: `Last-Event-ID` of the stream, `after` of the pages.
+    pub id: String,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    pub workspace_id: String,
+    /// The row's version from this event on.
+    pub version: i64,
+    #[schema(value_type = Option<String>)]
+    pub from: Option<Status>,
+    #[schema(value_type = Option<String>)]
+    pub to: Option<Status>,
+    /// `created`, `card_updated`, or the cause's name.
+    pub cause: String,
+    pub reason: Option<Reason>,
+    pub decision_id: Option<String>,
+    pub at: Timestamp,
+}
+
+/// A module as the database keeps it.
+#[derive(Clone, Debug)]
+pub struct StoredModule {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    pub name: String,
+    pub version: String,
+    pub bytes: Bytes,
+}
+
+/// One module of a revision, at its place in the order.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize, ToSchema)]
+pub struct BoundModule {
+    pub digest: String,
+    pub name: String,
+    pub version: String,
+    /// Only those that differ from the module's defaults.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// A numbered, immutable set of modules and settings.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct RevisionRow {
+    pub number: i64,
+    pub created_at: Timestamp,
+    /// Where it came from: `dir`, `api` or `rollback`.
+    pub source: String,
+    /// SHA-256 over digests, settings and order: equal means the same rules.
+    pub fingerprint: String,
+    pub modules: Vec<BoundModule>,
+    pub active: bool,
+    /// When it was last made the active one.
+    pub activated_at: Option<Timestamp>,
+}
