@@ -70,6 +70,7 @@ async fn bytes_are_refused(#[case] bytes: Vec<u8>, #[case] code: &str) {
 #[case("divides-by-zero", "trap")]
 #[case("realloc-traps", "trap")]
 #[case("grows-table", "trap")]
+#[case("grows-over-its-maximum", "trap")]
 #[case("loops", "out_of_fuel")]
 #[case("grows-memory", "out_of_memory")]
 #[case("recurses", "stack_overflow")]
