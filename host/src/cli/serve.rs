@@ -38,9 +38,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
 
-    let store = Store::connect_with(&config.database_url, &config.database)
-        .await
-        .context("opening the database")?;
+    let store =
+        Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
     store.migrate().await.context("migrating the database")?;
     let metrics = Arc::new(Metrics::default());
     let sandbox = super::sandbox(config.limits.clone(), Some(config.state_dir().join("compiled")))?;

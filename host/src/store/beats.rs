@@ -41,7 +41,14 @@ macro_rules! returning {
 
 /// `$1`: a JSON array of arrays; `$2`: their hashes, 32 bytes each, in the same order.
 const SQLITE_BEAT: &str = concat!(
-    set!("b.value ->> 1", "b.value ->> 2", "b.value ->> 3", "b.value ->> 4", "b.value ->> 5", "b.value ->> 6"),
+    set!(
+        "b.value ->> 1",
+        "b.value ->> 2",
+        "b.value ->> 3",
+        "b.value ->> 4",
+        "b.value ->> 5",
+        "b.value ->> 6"
+    ),
     " FROM json_each($1) AS b CROSS JOIN tokens AS t
     WHERE t.hash = substr($2, b.key * 32 + 1, 32) AND t.revoked_at IS NULL
     AND t.workspace_id = b.value ->> 0 AND w.id = t.workspace_id AND w.status <> 'removed'",

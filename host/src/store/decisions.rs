@@ -28,8 +28,8 @@ impl Store {
 }
 
 pub(super) async fn record(tx: &mut Tx, decision: &Decision) -> Result<(), StoreError> {
-    let body = serde_json::to_string(decision)
-        .map_err(|e| StoreError::Statement(sqlx::Error::Encode(e.into())))?;
+    let body =
+        serde_json::to_string(decision).map_err(|e| StoreError::Statement(sqlx::Error::Encode(e.into())))?;
     execute!(
         tx.on(),
         INSERT,

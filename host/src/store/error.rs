@@ -63,7 +63,9 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
         sqlx::Error::Database(e) => match e.code().as_deref() {
-            Some(code) if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => sqlite_unavailable(code),
+            Some(code) if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
+                sqlite_unavailable(code)
+            }
             Some(code) => postgres_unavailable(code),
             None => false,
         },

@@ -35,9 +35,8 @@ macro_rules! revisions {
 }
 
 const REVISIONS: &str = revisions!("ORDER BY r.number DESC");
-const ACTIVE: &str = revisions!(
-    "WHERE r.number = (SELECT revision FROM policy_activations ORDER BY seq DESC LIMIT 1)"
-);
+const ACTIVE: &str =
+    revisions!("WHERE r.number = (SELECT revision FROM policy_activations ORDER BY seq DESC LIMIT 1)");
 const PREVIOUS: &str = revisions!(
     "WHERE r.number = (
         SELECT revision FROM policy_activations WHERE revision <> (
@@ -80,8 +79,8 @@ impl Store {
         fingerprint: &str,
         modules: &[BoundModule],
     ) -> Result<i64, StoreError> {
-        let modules =
-            serde_json::to_string(modules).map_err(|e| StoreError::Statement(sqlx::Error::Encode(e.into())))?;
+        let modules = serde_json::to_string(modules)
+            .map_err(|e| StoreError::Statement(sqlx::Error::Encode(e.into())))?;
         let mut tx = self.begin().await?;
         tx.lock(Lock::Activations).await?;
         if let Some(active) = active(&mut tx).await?

@@ -190,7 +190,11 @@ impl At<'_> {
         serde_json::from_str(found).map_err(|_| self.bad(column, shortened(found), expected))
     }
 
-    pub(super) fn status(self, column: &'static str, found: Option<&str>) -> Result<Option<Status>, StoreError> {
+    pub(super) fn status(
+        self,
+        column: &'static str,
+        found: Option<&str>,
+    ) -> Result<Option<Status>, StoreError> {
         found.map(|status| self.parse(column, status, "a status")).transpose()
     }
 

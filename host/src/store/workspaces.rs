@@ -17,11 +17,8 @@ const CREATE: &str = "
         hibernation_idle_minutes, status, version, status_since, created_at)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, clock.now, clock.now FROM clock";
 
-const SNAPSHOT: &str = concat!(
-    "SELECT ",
-    facts!(),
-    ", (SELECT now FROM clock) AS now FROM workspaces AS w WHERE w.id = $1"
-);
+const SNAPSHOT: &str =
+    concat!("SELECT ", facts!(), ", (SELECT now FROM clock) AS now FROM workspaces AS w WHERE w.id = $1");
 
 const SUBTREE: &str = concat!(
     "WITH RECURSIVE down (id, depth) AS (
@@ -78,7 +75,8 @@ pub(super) const PUT_CARD: &str = "
     ON CONFLICT (workspace_id) DO UPDATE SET card = excluded.card";
 
 /// Locks the row against a change of status, and says which one it has.
-const TOUCH: &str = "UPDATE workspaces SET version = version WHERE id = $1 AND status <> 'removed' RETURNING version";
+const TOUCH: &str =
+    "UPDATE workspaces SET version = version WHERE id = $1 AND status <> 'removed' RETURNING version";
 
 impl Store {
     /// Creates the row in `provisioning` at version 1, its first event and its token.

@@ -4,6 +4,7 @@
 //! test fails and says so; nothing is skipped.
 
 pub mod db;
+pub mod host;
 
 use std::path::PathBuf;
 
