@@ -11,9 +11,9 @@ use sprag::heartbeats::Heard;
 use sprag::machine::Status;
 use sprag::store::{Patch, Placed, Registration};
 
-use sprag::store::Backend;
 use crate::support::fleet::{Each, Fleet, Made};
 use crate::support::sandbox::shipped;
+use sprag::store::Backend;
 
 /// A heartbeat that moves a row of the given status.
 fn moving(cause: &str) -> Heartbeat {
@@ -94,6 +94,9 @@ async fn a_registration_never_resurrects(
     from: Status,
     #[values("workspace", "platform")] kind: &str,
 ) {
+    if (from, kind) == (Status::Failed, "platform") {
+        return; // The gate denies the one way there is: nothing would be written.
+    }
     let fleet = Fleet::new(backend, shipped().await).await;
     let made = fleet.workspace(kind, "hermes", from).await;
     let readiness = Readiness { mcp_server_present: Some(kind != "platform"), ..Readiness::default() };
@@ -127,9 +130,7 @@ async fn a_registration_leaves_a_row_that_is_set_aside(
 /// Case 1: a card that arrives after the removal changes nothing and leaves no event.
 #[rstest]
 #[tokio::test]
-async fn a_card_never_reaches_a_removed_row(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn a_card_never_reaches_a_removed_row(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let fleet = Fleet::new(backend, shipped().await).await;
     let made = fleet.workspace("workspace", "hermes", Status::Online).await;
     fleet.advance.remove(&made.id, &Command::remove()).await.expect("removed");
@@ -140,9 +141,7 @@ async fn a_card_never_reaches_a_removed_row(
 /// Case 1: legitimate transitions still happen, also where somebody else moved the row first.
 #[rstest]
 #[tokio::test]
-async fn an_outrun_heartbeat_is_judged_again(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn an_outrun_heartbeat_is_judged_again(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let fleet = Fleet::new(backend, shipped().await).await;
     let made = fleet.workspace("workspace", "hermes", Status::Offline).await;
     let rival = (fleet.advance.clone(), made.clone());

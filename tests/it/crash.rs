@@ -33,7 +33,8 @@ async fn heartbeat_until_cut_off(url: String, mut told: Told, answered: Arc<Atom
     loop {
         let uptime = told.uptime + 1;
         let error_rate = if uptime % 6 < 3 { 0.0 } else { 0.9 };
-        let Some((code, answer)) = beat(&client, &url, &told.id, &told.token, uptime, error_rate).await else {
+        let Some((code, answer)) = beat(&client, &url, &told.id, &told.token, uptime, error_rate).await
+        else {
             return told;
         };
         if code == 503 {
@@ -61,7 +62,11 @@ async fn under_load(host: Process, agents: Vec<Told>, enough: usize, kill: bool)
     while answered.load(Ordering::SeqCst) < enough {
         tokio::task::yield_now().await;
     }
-    if kill { host.kill().await } else { host.stop().await }
+    if kill {
+        host.kill().await
+    } else {
+        host.stop().await
+    }
     let mut told = Vec::new();
     for task in tasks {
         told.push(task.await.expect("an agent"));
@@ -115,9 +120,7 @@ async fn assert_all_there(store: &Store, told: &[Told], nothing_more: bool) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_survives_kill_9(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn what_was_answered_survives_kill_9(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     let state = tempfile::tempdir().expect("a directory");
     let host = Process::start(&db.url, state.path(), "").await;

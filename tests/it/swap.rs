@@ -33,7 +33,7 @@ async fn two_revisions(host: &Process) -> [i64; 2] {
     for (i, number) in numbers.iter_mut().enumerate() {
         let body = json!({ "modules": [
             { "digest": digests["platform-gate"], "settings": { "unreported-is-missing": i == 0 } },
-            { "digest": digests["heartbeat"], "settings": { "degrade-at": [0.5, 0.6][i] } },
+            { "digest": digests["heartbeat"], "settings": { "degrade-at": (if i == 0 { 0.5 } else { 0.6 }) } },
         ]});
         let row = host.admin(Method::POST, "policies/revisions", Some(body)).await;
         *number = row["number"].as_i64().expect("a number");

@@ -114,7 +114,7 @@ fn restrict(limits: &Limits) -> anyhow::Result<()> {
     let at_most = |n: u64| Rlimit { current: Some(n), maximum: Some(n) };
     setrlimit(Resource::As, at_most(limits.compile_memory_bytes)).context("limiting address space")?;
     let seconds = limits.compile_ms.div_ceil(1_000);
-    let cpu = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
+    let cpu = Rlimit { current: Some(seconds), maximum: Some(seconds.saturating_add(1)) };
     setrlimit(Resource::Cpu, cpu).context("limiting processor time")?;
     setrlimit(Resource::Core, at_most(0)).context("switching core files off")
 }

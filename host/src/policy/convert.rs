@@ -49,7 +49,7 @@ impl<'a> Lowered<'a> {
     }
 }
 
-fn lower_status(status: Status) -> types::Status {
+pub fn lower_status(status: Status) -> types::Status {
     match status {
         Status::Provisioning => types::Status::Provisioning,
         Status::AwaitingAgent => types::Status::AwaitingAgent,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::PolicyError;
+
 /// What a sandbox may use. Every limit has a name, a default and a config key
 /// of the same name under `[limits]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +60,31 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Refuses limits under which nothing could ever run.
+    ///
+    /// # Errors
+    /// [`PolicyError::Host`] names the limit that is zero.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let zero = [
+            ("fuel", self.fuel == 0),
+            ("call_ms", self.call_ms == 0),
+            ("memory_bytes", self.memory_bytes == 0),
+            ("instances", self.instances == 0),
+            ("concurrency", self.concurrency == 0),
+            ("stack_bytes", self.stack_bytes == 0),
+            ("answer_bytes", self.answer_bytes == 0),
+            ("string_bytes", self.string_bytes == 0),
+            ("list_items", self.list_items == 0),
+            ("module_bytes", self.module_bytes == 0),
+            ("compile_ms", self.compile_ms == 0),
+            ("compile_memory_bytes", self.compile_memory_bytes == 0),
+        ];
+        match zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            Some((name, _)) => Err(PolicyError::Host { why: format!("limits.{name} is 0") }),
+            None => Ok(()),
+        }
+    }
+
     pub fn call(&self) -> Duration {
         Duration::from_millis(self.call_ms)
     }

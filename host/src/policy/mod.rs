@@ -22,6 +22,8 @@ mod manifest;
 mod module;
 mod revision;
 mod sandbox;
+#[cfg(test)]
+mod tests;
 mod wrap;
 
 use std::path::PathBuf;

@@ -42,6 +42,7 @@ impl Sandbox {
     /// be started for its epoch.
     pub fn new(config: SandboxConfig) -> Result<Self, PolicyError> {
         let SandboxConfig { limits, compiler, cache_dir } = config;
+        limits.check()?;
         let (engine, pooled) = engine::engine(&limits)?;
         let inner = Inner {
             cache: cache_dir.as_deref().and_then(|dir| Cache::open(dir, &engine)),

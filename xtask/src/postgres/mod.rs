@@ -91,9 +91,7 @@ impl Cluster {
                     return Ok(Self { url, server, _home: home });
                 }
                 Err(_) if process::tail(&log).contains("Address already in use") => {}
-                Err(error) => {
-                    return Err(error.context(format!("Postgres does not start:\n{}", process::tail(&log))));
-                }
+                Err(error) => bail!("Postgres does not start: {error:#}\n{}", process::tail(&log)),
             }
         }
         bail!("no port stayed free for Postgres in {PORT_TRIES} tries:\n{}", process::tail(&log))

@@ -12,8 +12,9 @@ const LAYERS: [&[&str]; 7] = [
     &["facts"],
     &["clock", "metrics"],
     &["store", "policy", "provision"],
-    &["advance", "heartbeats", "revisions", "claims", "effects", "config"],
-    &["http", "loops"],
+    &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
+    // The configuration has a section of each module below.
+    &["http", "loops", "config"],
     &["cli"],
 ];
 

@@ -1,0 +1,177 @@
+//! The hot path: batches of heartbeats.
+
+use rstest::rstest;
+use sprag::machine::{CauseKind, Status};
+use sprag::store::{Backend, Beat, Beaten, Commit};
+
+use super::{beat, first_online, read, remove, step};
+use crate::support::db::{TestDb, token_of};
+
+/// `beaten` as one word each.
+fn words(beaten: &[Beaten]) -> Vec<&'static str> {
+    let word = |beaten: &Beaten| match beaten {
+        Beaten::Stored(_) => "stored",
+        Beaten::Unknown => "unknown",
+        Beaten::Unauthorized => "unauthorized",
+        Beaten::Removed => "removed",
+    };
+    beaten.iter().map(word).collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heartbeat_is_stored_and_the_row_returned(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    db.workspace("w").await;
+    let created = read(&db.store, "w").await;
+    let beaten = db.store.beat(&[beat("w")]).await.unwrap();
+    let [Beaten::Stored(snapshot)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    assert_eq!(snapshot.version, 1);
+    assert_eq!(snapshot.workspace.last_heartbeat_at, Some(snapshot.now));
+    assert!(snapshot.now >= created.now);
+    assert_eq!(snapshot.workspace.active_tasks, 3);
+    assert_eq!(snapshot.workspace.status_since, created.workspace.status_since);
+    assert_eq!(read(&db.store, "w").await.workspace, snapshot.workspace);
+
+    let view = db.store.view("w").await.unwrap().unwrap();
+    assert_eq!((view.error_rate, view.uptime_seconds), (0.25, 77));
+    assert_eq!(view.sample_error, "connection reset");
+    assert_eq!((view.current_task.as_str(), view.runtime_state.as_str()), ("reading", "wedged"));
+    assert_eq!(db.store.events(Some("w"), None, 10).await.unwrap().len(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_mixed_batch_is_answered_in_its_order(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    for id in ["z", "a", "stranger", "gone", "gone-stranger"] {
+        db.workspace(id).await;
+    }
+    remove(&db.store, "gone").await;
+    remove(&db.store, "gone-stranger").await;
+    let with = |id: &str, token: &str| Beat { token: token_of(token), ..beat(id) };
+    let batch = [
+        beat("z"),
+        beat("nobody"),
+        with("stranger", "z"),
+        beat("gone"),
+        with("gone-stranger", "z"),
+        with("nobody-else", "z"),
+        beat("a"),
+    ];
+    let beaten = db.store.beat(&batch).await.unwrap();
+    assert_eq!(
+        words(&beaten),
+        ["stored", "unknown", "unauthorized", "removed", "unauthorized", "unknown", "stored"]
+    );
+    let [Beaten::Stored(z), .., Beaten::Stored(a)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    assert_eq!((z.workspace.id.as_str(), a.workspace.id.as_str()), ("z", "a"));
+    for refused in ["stranger", "gone", "gone-stranger"] {
+        assert_eq!(read(&db.store, refused).await.workspace.last_heartbeat_at, None, "{refused}");
+    }
+    assert_eq!(db.store.beat(&[]).await.unwrap(), []);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_revoked_token_stores_nothing(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    db.workspace("w").await;
+    assert_eq!(db.store.revoke_tokens("w").await.unwrap(), 1);
+    assert_eq!(db.store.tokens("w").await.unwrap(), []);
+    assert_eq!(words(&db.store.beat(&[beat("w")]).await.unwrap()), ["unauthorized"]);
+    remove(&db.store, "w").await;
+    assert_eq!(words(&db.store.beat(&[beat("w")]).await.unwrap()), ["unauthorized"]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn one_odd_heartbeat_does_not_fail_its_batch(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    for id in ["a", "b"] {
+        db.workspace(id).await;
+    }
+    let odd = Beat {
+        error_rate: f64::NAN,
+        sample_error: "nul\0 \"quoted\" {a,b} \\ 🦀\n".to_owned(),
+        active_tasks: u32::MAX,
+        uptime_seconds: u64::MAX,
+        current_task: "\0".repeat(3),
+        ..beat("a")
+    };
+    let nul = Beat { workspace_id: "b\0".to_owned(), ..beat("b") };
+    let beaten = db.store.beat(&[odd, nul, beat("b")]).await.unwrap();
+    assert_eq!(words(&beaten), ["stored", "unknown", "stored"]);
+    let view = db.store.view("a").await.unwrap().unwrap();
+    assert_eq!(view.sample_error, "nul\u{fffd} \"quoted\" {a,b} \\ 🦀\n");
+    assert_eq!((view.error_rate, view.workspace.active_tasks), (1.0, u32::MAX));
+    assert_eq!(view.uptime_seconds, i64::MAX as u64);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heartbeat_sees_its_row_as_it_is_now(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    db.workspace("p").await;
+    db.child("w", "p").await;
+    assert_eq!(db.store.commit(&[first_online("w")]).await.unwrap(), Commit::Done);
+    let pause = step("p", 1, Status::Provisioning, Status::Paused, CauseKind::Pause);
+    assert_eq!(db.store.commit(&[pause]).await.unwrap(), Commit::Done);
+    let beaten = db.store.beat(&[beat("w"), beat("p")]).await.unwrap();
+    let [Beaten::Stored(w), Beaten::Stored(p)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    assert_eq!((w.version, w.workspace.status, w.workspace.ancestor_paused), (2, Status::Online, true));
+    assert_eq!((p.version, p.workspace.status, p.workspace.ancestor_paused), (2, Status::Paused, false));
+    assert!(w.now >= w.workspace.status_since);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_overlap_do_not_deadlock(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    let ids: Vec<_> = (0..40).map(|n| format!("w{n}")).collect();
+    for id in &ids {
+        db.workspace(id).await;
+    }
+    let tasks = (0..8).map(|turn| {
+        let (store, mut batch) = (db.store.clone(), ids.iter().map(|id| beat(id)).collect::<Vec<_>>());
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                batch.rotate_left(turn);
+                assert!(store.beat(&batch).await.unwrap().iter().all(|b| matches!(b, Beaten::Stored(_))));
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_never_brings_a_removed_row_back(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    for round in 0..10 {
+        let id = format!("w{round}");
+        db.workspace(&id).await;
+        let (removed, beaten) = tokio::join!(remove(&db.store, &id), async {
+            let batch = [beat(&id)];
+            db.store.beat(&batch).await.unwrap()
+        });
+        assert_eq!(removed, Commit::Done);
+        assert!(matches!(beaten[0], Beaten::Stored(_) | Beaten::Removed), "{beaten:?}");
+        assert_eq!(words(&db.store.beat(&[beat(&id)]).await.unwrap()), ["removed"]);
+        assert_eq!(read(&db.store, &id).await.workspace.status, Status::Removed);
+    }
+}
