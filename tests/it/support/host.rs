@@ -14,7 +14,6 @@ use sprag::http::{Access, Api, HttpConfig, Registry, serve};
 use sprag::metrics::Metrics;
 use sprag::policy::{Limits, Sandbox, SandboxConfig};
 use sprag::revisions::{FROM_DIR, Revisions, read_dir};
-use sprag::store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +45,6 @@ impl Default for Setup {
 pub struct TestHost {
     pub url: String,
     pub client: reqwest::Client,
-    pub store: Store,
     stop: CancellationToken,
     served: JoinHandle<()>,
 }
@@ -119,7 +117,7 @@ impl TestHost {
         let served = tokio::spawn(async move {
             serve(listener, api, &setup.http, stopped).await.expect("serving");
         });
-        Self { url, client: reqwest::Client::new(), store, stop, served }
+        Self { url, client: reqwest::Client::new(), stop, served }
     }
 
     /// The host with nothing special.

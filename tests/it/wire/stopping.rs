@@ -23,6 +23,13 @@ struct Gate {
     open: Notify,
 }
 
+impl Gate {
+    /// Waits until a step stands at the gate.
+    async fn reached(&self) {
+        timeout(Duration::from_secs(20), self.reached.notified()).await.expect("a step at the gate");
+    }
+}
+
 impl Between for Gate {
     fn judged<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async {
@@ -42,7 +49,7 @@ async fn what_is_in_flight_is_answered(#[values(Backend::Sqlite, Backend::Postgr
     let (id, token) = host.create(json!({ "name": "one" })).await;
     let request = host.client.post(format!("{}/registry/heartbeat", host.url)).bearer_auth(token);
     let beat = tokio::spawn(async move { read(request.json(&healthy(&id)).send().await.expect("an answer")).await });
-    gate.reached.notified().await;
+    gate.reached().await;
     host.begin_stop();
     let fresh = reqwest::Client::new();
     while fresh.get(format!("{}/health", host.url)).send().await.is_ok() {
@@ -64,7 +71,7 @@ async fn a_stop_has_an_end() {
     let (id, token) = host.create(json!({ "name": "one" })).await;
     let request = host.client.post(format!("{}/registry/heartbeat", host.url)).bearer_auth(token);
     let beat = tokio::spawn(async move { request.json(&healthy(&id)).send().await });
-    gate.reached.notified().await;
+    gate.reached().await;
     timeout(Duration::from_secs(5), host.stopped()).await.expect("an end");
     assert!(beat.await.expect("the task").is_err(), "cut off, not answered");
 }
