@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Registry;
 use super::access::{Access, Bearer, Token, bearer, is_one_of};
 use super::body::{Payload, Tools, readiness, required, whole};
-use super::error::{Answer, Problem, words};
+use super::error::{Answer, Problem, ProblemBody, words};
 use crate::advance::Advanced;
 use crate::config;
 use crate::facts::{Cause, Decision, Heartbeat, Outcome};
@@ -60,14 +60,14 @@ pub(super) struct Registered {
     request_body = RegisterBody,
     responses(
         (status = 200, body = Registered),
-        (status = 400, body = Problem, content_type = "application/problem+json",
+        (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`NOT_READY`: a policy failed or held it; `reason` is its code. `INVALID_FIELD`, `BAD_JSON`"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json",
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`WORKSPACE_PAUSED`, `WORKSPACE_HIBERNATED`"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn register(
@@ -244,12 +244,12 @@ impl HeartbeatBody {
     security(("agent" = [])),
     responses(
         (status = 200, body = HeartbeatAnswer),
-        (status = 400, body = Problem, content_type = "application/problem+json",
+        (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`INVALID_FIELD`, `BAD_JSON`"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json",
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "Nothing is stored; try again"),
     )
 )]
@@ -291,11 +291,11 @@ pub(super) struct Updated {
     security(("agent" = [])),
     responses(
         (status = 200, body = Updated),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn update_card(

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use super::Registry;
 use super::access::Operator;
 use super::body::{Id, Params, bounded};
-use super::error::{Answer, Problem};
+use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address};
 use crate::facts::Decision;
 
@@ -23,9 +23,9 @@ use crate::facts::Decision;
     security(("operator" = [])),
     responses(
         (status = 200, body = Decision),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(
@@ -57,9 +57,9 @@ pub(super) struct ListParams {
     security(("operator" = [])),
     responses(
         (status = 200, body = Vec<Decision>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(

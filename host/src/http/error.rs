@@ -23,10 +23,15 @@ const RETRY_AFTER: &str = "1";
 /// What handlers return.
 pub type Answer<T> = Result<T, Problem>;
 
+/// What went wrong, on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem(Box<ProblemBody>);
+
 /// An RFC 9457 problem document. `type` is always `about:blank`: `code` tells
 /// one problem from another.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
     #[serde(rename = "type")]
     kind: &'static str,
     /// The status in words.
@@ -71,7 +76,7 @@ fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Re
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self {
+        Self(Box::new(ProblemBody {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status,
@@ -85,12 +90,14 @@ impl Problem {
             decision_id: None,
             workspace_status: None,
             passing: false,
-        }
+        }))
     }
 
     /// 503 that passes: the answer carries `Retry-After`.
     pub fn busy(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { passing: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.0.passing = true;
+        problem
     }
 
     /// 400: a field or parameter is not what it must be.
@@ -98,12 +105,11 @@ impl Problem {
         let (field, expected) = (field.into(), expected.into());
         let value = shortened(value);
         let detail = format!("{field} is {value}; expected {expected}");
-        Self {
-            field: Some(field),
-            value: Some(value),
-            expected: Some(expected),
-            ..Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", detail)
-        }
+        let mut problem = Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", detail);
+        problem.0.field = Some(field);
+        problem.0.value = Some(value);
+        problem.0.expected = Some(expected);
+        problem
     }
 
     /// 401. Says nothing about what was presented.
@@ -129,21 +135,21 @@ impl Problem {
     /// Names the decision that led here.
     #[must_use]
     pub fn decided(mut self, decision: &Decision) -> Self {
-        self.decision_id = Some(decision.id.clone());
+        self.0.decision_id = Some(decision.id.clone());
         self
     }
 
     /// Says where the workspace stands.
     #[must_use]
     pub fn at(mut self, status: Status) -> Self {
-        self.workspace_status = Some(status);
+        self.0.workspace_status = Some(status);
         self
     }
 
     /// Gives a reason's code.
     #[must_use]
     pub fn because(mut self, code: impl Into<String>) -> Self {
-        self.reason = Some(code.into());
+        self.0.reason = Some(code.into());
         self
     }
 
@@ -162,10 +168,6 @@ impl Problem {
         let problem =
             if failed { Self::busy("POLICY_ERROR", detail) } else { Self::new(status, code, detail) };
         Some(problem.because(denial.reason.code.clone()).decided(decision))
-    }
-
-    pub fn status(&self) -> StatusCode {
-        self.status
     }
 }
 
@@ -188,14 +190,14 @@ fn shortened(value: Value) -> Value {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         // Strings and numbers: this can't fail.
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (self.status, body).into_response();
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = (self.0.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.passing {
+        if self.0.passing {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         response
@@ -204,6 +206,9 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::BadCursor(_) = error {
+            return Self::new(StatusCode::BAD_REQUEST, "BAD_CURSOR", error.to_string());
+        }
         tracing::error!(error = &error as &dyn std::error::Error, "the database failed a request");
         Self::of_store(&error)
     }

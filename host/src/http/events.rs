@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 
 use super::access::Operator;
 use super::body::{Id, Params, bounded};
-use super::error::{Answer, Problem};
+use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address, percent_encode};
 use super::views::EventBody;
 use super::{Edge, Registry};
@@ -55,9 +55,9 @@ pub(super) struct ListParams {
     security(("operator" = [])),
     responses(
         (status = 200, body = Vec<EventBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn all(
@@ -75,10 +75,10 @@ pub(super) async fn all(
     security(("operator" = [])),
     responses(
         (status = 200, body = Vec<EventBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn of_workspace(
@@ -129,9 +129,9 @@ pub(super) struct StreamParams {
     security(("operator" = [])),
     responses(
         (status = 200, body = EventBody, content_type = "text/event-stream"),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json",
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`BUSY`: too many streams are open"),
     )
 )]

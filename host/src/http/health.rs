@@ -9,7 +9,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{Answer, Problem};
+use super::error::{Answer, Problem, ProblemBody};
 use super::{Edge, Registry};
 use crate::revisions::Revisions;
 
@@ -41,7 +41,7 @@ pub(super) async fn livez() -> Json<Health> {
     get, path = "/readyz", tag = "host",
     responses(
         (status = 200, body = Health),
-        (status = 503, body = Problem, content_type = "application/problem+json",
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`NOT_SERVING`: says what is missing"),
     )
 )]

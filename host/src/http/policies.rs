@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Registry;
 use super::access::Operator;
 use super::body::{Id, Payload, Wasm};
-use super::error::{Answer, Problem};
+use super::error::{Answer, Problem, ProblemBody};
 use super::page::Page;
 use super::views::RevisionBody;
 use crate::facts::Setting;
@@ -26,10 +26,10 @@ use crate::revisions::{ModuleInfo, RevisionError, Revisions, WrittenSettings};
     security(("operator" = [])),
     responses(
         (status = 200, body = RevisionBody),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json",
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json",
             description = "`NO_ACTIVE_REVISION`: every transition is denied"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn active(State(registry): State<Arc<Registry>>, _: Operator) -> Answer<Json<RevisionBody>> {
@@ -46,8 +46,8 @@ pub(super) async fn active(State(registry): State<Arc<Registry>>, _: Operator) -
     security(("operator" = [])),
     responses(
         (status = 200, body = Vec<RevisionBody>),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(State(revisions): State<Arc<Revisions>>, _: Operator) -> Answer<Page<RevisionBody>> {
@@ -103,11 +103,11 @@ impl From<ModuleInfo> for ModuleBody {
     security(("operator" = [])),
     responses(
         (status = 201, body = ModuleBody),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json",
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json",
             description = "`POLICY_REFUSED`: `reason` is the sandbox's code"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn upload(
@@ -140,11 +140,11 @@ pub(super) struct WantedModule {
     security(("operator" = [])),
     responses(
         (status = 201, body = RevisionBody),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json",
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json",
             description = "`POLICY_REFUSED`: the old revision stays"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn activate(
@@ -165,11 +165,11 @@ pub(super) async fn activate(
     security(("operator" = [])),
     responses(
         (status = 200, body = RevisionBody),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reactivate(
@@ -189,10 +189,10 @@ pub(super) async fn reactivate(
     security(("operator" = [])),
     responses(
         (status = 200, body = RevisionBody),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "`NOTHING_BEFORE`"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`NOTHING_BEFORE`"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn roll_back(

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Registry;
 use super::access::{Operator, Token};
 use super::body::{Id, Params, Payload, bounded};
-use super::error::{Answer, Problem};
+use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address};
 use super::views::WorkspaceBody;
 use crate::advance::Removal;
@@ -148,10 +148,10 @@ fn placed(placed: Placed, id: &str, parent: Option<&str>) -> Answer<()> {
     security(("operator" = [])),
     responses(
         (status = 201, body = Created, headers(("location" = String, description = "its address"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "`PARENT_REMOVED`"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`PARENT_REMOVED`"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
@@ -191,9 +191,9 @@ pub(super) struct ListParams {
     security(("operator" = [])),
     responses(
         (status = 200, body = Vec<WorkspaceBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -251,9 +251,9 @@ fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
     security(("operator" = [])),
     responses(
         (status = 200, body = WorkspaceBody),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(
@@ -311,13 +311,13 @@ impl PatchBody {
     security(("operator" = [])),
     responses(
         (status = 200, body = WorkspaceBody),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json",
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`PARENT_REMOVED`, `PARENT_CYCLE`"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch(
@@ -352,12 +352,12 @@ pub(super) struct RemovedBody {
     security(("operator" = [])),
     responses(
         (status = 200, body = RemovedBody),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json",
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`DENIED_BY_POLICY` (`reason` says why), `SUBTREE_TOO_LARGE`"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn remove(

@@ -5,6 +5,7 @@
 
 pub mod db;
 pub mod fleet;
+pub mod host;
 pub mod process;
 pub mod sandbox;
 
