@@ -60,10 +60,18 @@ impl Workspace {
         self.packages.iter().find(|package| package.name == name)
     }
 
-    /// `cargo` at the root.
+    /// `cargo` at the root, as from a shell: what the `cargo run` that started
+    /// us says of *this* package would make build scripts that watch such
+    /// variables (ring's) run again, and half of the dependencies with them.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(program());
         command.current_dir(&self.root);
+        for (name, _) in std::env::vars_os() {
+            let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+            if name.to_str().is_some_and(|name| ours.iter().any(|prefix| name.starts_with(prefix))) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 }
