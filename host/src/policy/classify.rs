@@ -22,7 +22,7 @@ pub enum Phase {
 pub fn classify(error: &wasmtime::Error, phase: Phase, meter: &Meter, limits: &Limits) -> PolicyError {
     match meter.refused {
         Some(Refused::Memory) => return PolicyError::OutOfMemory { limit: limits.memory_bytes },
-        Some(Refused::Table) => return PolicyError::Trap { why: why(error) },
+        Some(Refused::Other) => return PolicyError::Trap { why: why(error) },
         None => {}
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {

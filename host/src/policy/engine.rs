@@ -127,11 +127,14 @@ impl Ticker {
     }
 }
 
-/// What grew too large, as the meter saw it.
+/// What was not allowed to grow, as the meter saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
+    /// A memory, over the host's limit.
     Memory,
-    Table,
+    /// A table, or a memory for a reason other than our limit: the module's own
+    /// maximum, or a system that has no more to give.
+    Other,
 }
 
 /// One call's limits, and which of them it ran into.
@@ -150,13 +153,16 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.memory_bytes {
-            self.refused = Some(Refused::Memory);
+        let grows = self.limits.memory_growing(current, desired, maximum);
+        if !matches!(grows, Ok(true)) {
+            let ours = desired > self.memory_bytes;
+            self.refused = Some(if ours { Refused::Memory } else { Refused::Other });
         }
-        self.limits.memory_growing(current, desired, maximum)
+        grows
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = Some(Refused::Other);
         self.limits.memory_grow_failed(error)
     }
 
@@ -168,12 +174,13 @@ impl ResourceLimiter for Meter {
     ) -> wasmtime::Result<bool> {
         let grows = self.limits.table_growing(current, desired, maximum);
         if !matches!(grows, Ok(true)) {
-            self.refused = Some(Refused::Table);
+            self.refused = Some(Refused::Other);
         }
         grows
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = Some(Refused::Other);
         self.limits.table_grow_failed(error)
     }
 

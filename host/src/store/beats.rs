@@ -15,12 +15,12 @@ use super::rows::{FactsRow, count, text};
 use super::types::{Beat, Beaten};
 
 macro_rules! set {
-    ($error_rate:literal, $sample_error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal) => {
+    ($error_rate:literal, $error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal) => {
         concat!(
-            "UPDATE workspaces AS w SET last_heartbeat_at = (SELECT now FROM clock), error_rate = ",
+            "UPDATE workspaces SET last_heartbeat_at = (SELECT now FROM clock), error_rate = ",
             $error_rate,
             ", sample_error = ",
-            $sample_error,
+            $error,
             ", active_tasks = ",
             $active,
             ", uptime_seconds = ",
@@ -35,7 +35,7 @@ macro_rules! set {
 
 macro_rules! returning {
     () => {
-        concat!(" RETURNING ", facts!(), ", w.last_heartbeat_at AS now")
+        concat!(" RETURNING ", facts!(), ", workspaces.last_heartbeat_at AS now")
     };
 }
 
@@ -51,7 +51,8 @@ const SQLITE_BEAT: &str = concat!(
     ),
     " FROM json_each($1) AS b CROSS JOIN tokens AS t
     WHERE t.hash = substr($2, b.key * 32 + 1, 32) AND t.revoked_at IS NULL
-    AND t.workspace_id = b.value ->> 0 AND w.id = t.workspace_id AND w.status <> 'removed'",
+    AND t.workspace_id = b.value ->> 0
+    AND workspaces.id = t.workspace_id AND workspaces.status <> 'removed'",
     returning!()
 );
 
@@ -60,20 +61,22 @@ const POSTGRES_BEAT: &str = concat!(
     " FROM UNNEST($1::text[], $2::bytea[], $3::float8[], $4::text[], $5::bigint[], $6::bigint[],
         $7::text[], $8::text[]) AS b (id, hash, error_rate, sample_error, active, uptime, task, state)
     JOIN tokens AS t ON t.hash = b.hash
-    WHERE t.revoked_at IS NULL AND t.workspace_id = b.id AND w.id = b.id AND w.status <> 'removed'",
+    WHERE t.revoked_at IS NULL AND t.workspace_id = b.id
+    AND workspaces.id = b.id AND workspaces.status <> 'removed'",
     returning!()
 );
 
 /// Why a heartbeat was not taken: no row here where there is no such workspace.
 const SQLITE_WHY: &str = "
-    SELECT w.id, w.status = 'removed' AND EXISTS (
+    SELECT workspaces.id, workspaces.status = 'removed' AND EXISTS (
         SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
-        AND t.workspace_id = w.id AND t.revoked_at IS NULL
-    ) FROM json_each($1) AS b CROSS JOIN workspaces AS w ON w.id = b.value";
+        AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+    ) FROM json_each($1) AS b CROSS JOIN workspaces ON workspaces.id = b.value";
 const POSTGRES_WHY: &str = "
-    SELECT w.id, w.status = 'removed' AND EXISTS (
-        SELECT 1 FROM tokens AS t WHERE t.hash = b.hash AND t.workspace_id = w.id AND t.revoked_at IS NULL
-    ) FROM UNNEST($1::text[], $2::bytea[]) AS b (id, hash) JOIN workspaces AS w ON w.id = b.id";
+    SELECT workspaces.id, workspaces.status = 'removed' AND EXISTS (
+        SELECT 1 FROM tokens AS t
+        WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+    ) FROM UNNEST($1::text[], $2::bytea[]) AS b (id, hash) JOIN workspaces ON workspaces.id = b.id";
 
 /// How often a batch is tried that Postgres gave up for another transaction.
 const TRIES: u32 = 5;

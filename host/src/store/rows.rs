@@ -12,12 +12,13 @@ use super::types::{Snapshot, WorkspaceView};
 use crate::facts::Workspace;
 use crate::machine::Status;
 
-/// Whether some ancestor of `w` is paused, asked of those rows only that have a parent.
+/// Whether some ancestor of `workspaces` is paused, asked of those rows only that have a parent.
+/// (The table goes by its own name because SQLite's RETURNING knows no alias.)
 macro_rules! ancestor_paused {
     () => {
-        "(CASE WHEN w.parent_id IS NULL THEN FALSE ELSE EXISTS (
+        "(CASE WHEN workspaces.parent_id IS NULL THEN FALSE ELSE EXISTS (
             WITH RECURSIVE up (id, parent_id, status) AS (
-                SELECT a.id, a.parent_id, a.status FROM workspaces AS a WHERE a.id = w.parent_id
+                SELECT a.id, a.parent_id, a.status FROM workspaces AS a WHERE a.id = workspaces.parent_id
                 UNION
                 SELECT a.id, a.parent_id, a.status FROM workspaces AS a JOIN up ON a.id = up.parent_id
             )
@@ -26,12 +27,14 @@ macro_rules! ancestor_paused {
     };
 }
 
-/// What of the row `w` a [`FactsRow`] reads, but the time.
+/// What of the row `workspaces` a [`FactsRow`] reads, but the time.
 macro_rules! facts {
     () => {
         concat!(
-            "w.id, w.version, w.kind, w.runtime, w.provider, w.instance_id, w.status, w.status_since, ",
-            "w.last_heartbeat_at, w.active_tasks, w.persistent_volume, w.labels, ",
+            "workspaces.id, workspaces.version, workspaces.kind, workspaces.runtime, ",
+            "workspaces.provider, workspaces.instance_id, workspaces.status, workspaces.status_since, ",
+            "workspaces.last_heartbeat_at, workspaces.active_tasks, workspaces.persistent_volume, ",
+            "workspaces.labels, ",
             ancestor_paused!(),
             " AS ancestor_paused"
         )
@@ -101,13 +104,15 @@ impl TryFrom<FactsRow> for Snapshot {
     }
 }
 
-/// What of `w` and its card `c` a [`ViewRow`] reads, but the time.
+/// What of `workspaces` and its card `c` a [`ViewRow`] reads, but the time.
 macro_rules! view {
     () => {
         concat!(
             facts!(),
-            ", w.name, w.parent_id, w.tier, w.url, c.card, w.hibernation_idle_minutes, w.created_at, ",
-            "w.error_rate, w.sample_error, w.uptime_seconds, w.current_task, w.runtime_state"
+            ", workspaces.name, workspaces.parent_id, workspaces.tier, workspaces.url, c.card, ",
+            "workspaces.hibernation_idle_minutes, workspaces.created_at, workspaces.error_rate, ",
+            "workspaces.sample_error, workspaces.uptime_seconds, workspaces.current_task, ",
+            "workspaces.runtime_state"
         )
     };
 }

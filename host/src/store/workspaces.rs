@@ -18,7 +18,7 @@ const CREATE: &str = "
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, clock.now, clock.now FROM clock";
 
 const SNAPSHOT: &str =
-    concat!("SELECT ", facts!(), ", (SELECT now FROM clock) AS now FROM workspaces AS w WHERE w.id = $1");
+    concat!("SELECT ", facts!(), ", (SELECT now FROM clock) AS now FROM workspaces WHERE workspaces.id = $1");
 
 const SUBTREE: &str = concat!(
     "WITH RECURSIVE down (id, depth) AS (
@@ -29,22 +29,22 @@ const SUBTREE: &str = concat!(
     )
     SELECT ",
     facts!(),
-    ", (SELECT now FROM clock) AS now FROM down JOIN workspaces AS w ON w.id = down.id
-    ORDER BY down.depth, w.id"
+    ", (SELECT now FROM clock) AS now FROM down JOIN workspaces ON workspaces.id = down.id
+    ORDER BY down.depth, workspaces.id"
 );
 
 const VIEW: &str = concat!(
     "SELECT ",
     view!(),
     ", (SELECT now FROM clock) AS now
-    FROM workspaces AS w LEFT JOIN agent_cards AS c ON c.workspace_id = w.id WHERE w.id = $1"
+    FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE workspaces.id = $1"
 );
 
 const VIEWS: &str = concat!(
     "SELECT ",
     view!(),
     ", (SELECT now FROM clock) AS now
-    FROM workspaces AS w LEFT JOIN agent_cards AS c ON c.workspace_id = w.id WHERE TRUE"
+    FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE TRUE"
 );
 
 const PATCH: &str = "
@@ -122,12 +122,12 @@ impl Store {
         let rows: Vec<ViewRow> = on!(self.read(), db => {
             let mut query = sqlx::QueryBuilder::new(VIEWS);
             let wanted = [
-                (" AND w.status = ", filter.status.map(|status| Cow::Borrowed(status.as_str()))),
-                (" AND w.kind = ", optional_text(&filter.kind)),
-                (" AND w.runtime = ", optional_text(&filter.runtime)),
-                (" AND w.provider = ", optional_text(&filter.provider)),
-                (" AND w.parent_id = ", optional_text(&filter.parent_id)),
-                (" AND w.id > ", optional_text(&filter.after)),
+                (" AND workspaces.status = ", filter.status.map(|status| Cow::Borrowed(status.as_str()))),
+                (" AND workspaces.kind = ", optional_text(&filter.kind)),
+                (" AND workspaces.runtime = ", optional_text(&filter.runtime)),
+                (" AND workspaces.provider = ", optional_text(&filter.provider)),
+                (" AND workspaces.parent_id = ", optional_text(&filter.parent_id)),
+                (" AND workspaces.id > ", optional_text(&filter.after)),
             ];
             for (condition, value) in wanted {
                 if let Some(value) = value {
@@ -135,9 +135,9 @@ impl Store {
                 }
             }
             if !filter.include_removed && filter.status != Some(Status::Removed) {
-                query.push(" AND w.status <> 'removed'");
+                query.push(" AND workspaces.status <> 'removed'");
             }
-            query.push(" ORDER BY w.id LIMIT ").push_bind(i64::from(filter.limit));
+            query.push(" ORDER BY workspaces.id LIMIT ").push_bind(i64::from(filter.limit));
             query.build_query_as().fetch_all(db).await
         })?;
         rows.into_iter().map(WorkspaceView::try_from).collect()

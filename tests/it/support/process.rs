@@ -88,11 +88,6 @@ impl Process {
         assert!(status.is_success(), "{path}: {status} {answer}");
         answer
     }
-
-    /// One heartbeat; None where no answer came.
-    pub async fn beat(&self, id: &str, token: &str, uptime: u64, error_rate: f64) -> Option<(u16, Value)> {
-        beat(&self.client, &self.url, id, token, uptime, error_rate).await
-    }
 }
 
 /// One heartbeat; None where no answer came.
