@@ -10,7 +10,7 @@ use sprag::store::Backend;
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, TestHost};
 
-/// The tables of `http.md`, without what later issues bring.
+/// What the host answers: a route more or less is a change of the wire.
 const ROUTES: &[(&str, &str)] = &[
     ("post", "/registry/register"),
     ("post", "/registry/heartbeat"),
