@@ -1,5 +1,5 @@
-//! The wire, over real HTTP, on both databases: every row of the tables of
-//! `docs/http.md`, every error and its code, and what a bad client can't do.
+//! The wire, over real HTTP, on both databases: every call of agents, operators
+//! and everybody, every error and its code, and what a bad client can't do.
 
 mod agents;
 mod bounds;

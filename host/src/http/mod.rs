@@ -1,4 +1,4 @@
-//! The wire, as `docs/` and `GET /openapi.json` describe it: routes, bodies,
+//! The wire, as `GET /openapi.json` describes it: routes, bodies,
 //! who may ask, and what goes wrong. Nothing here knows SQL or wasmtime, and
 //! nothing here changes a status but through [`crate::advance`].
 //!

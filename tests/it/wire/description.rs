@@ -10,7 +10,7 @@ use sprag::store::Backend;
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, TestHost};
 
-/// The tables of `http.md`, without what later issues bring.
+/// What the host answers: a route more or less is a change of the wire.
 const ROUTES: &[(&str, &str)] = &[
     ("post", "/registry/register"),
     ("post", "/registry/heartbeat"),
@@ -69,7 +69,10 @@ async fn answers_as_described(host: &TestHost, method: &str, path: &str, operati
         let status = answer.status.as_u16().to_string();
         assert_ne!(answer.body["code"], "NO_SUCH_ROUTE", "{method} {path}");
         let described = &operation["responses"][&status];
-        assert!(described.is_object(), "{method} {path} answered {status}, which is not described: {answer:?}");
+        assert!(
+            described.is_object(),
+            "{method} {path} answered {status}, which is not described: {answer:?}"
+        );
         let kind = answer.header("content-type").split(';').next().unwrap_or_default();
         assert!(described["content"][kind].is_object(), "{method} {path} {status} answered {kind}");
     }
