@@ -77,8 +77,13 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A sandbox whose compiler is this very binary.
+/// A sandbox whose compiler is this very binary; on Linux also when the file
+/// was replaced by a newer one while it runs.
 fn sandbox(limits: Limits, cache_dir: Option<PathBuf>) -> anyhow::Result<Sandbox> {
-    let compiler = std::env::current_exe().context("finding this binary")?;
+    let running = PathBuf::from("/proc/self/exe");
+    let compiler = match running.exists() {
+        true => running,
+        false => std::env::current_exe().context("finding this binary")?,
+    };
     Sandbox::new(SandboxConfig { limits, compiler, cache_dir }).context("making the sandbox")
 }

@@ -32,7 +32,8 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.flags)?;
+    let mut config = Config::load(&args.flags)?;
+    config.http.module_bytes = config.limits.module_bytes;
     log(config.log_format);
     let admin_token = admin_token(args.admin_token.as_deref(), &config.state_dir())?;
     let listener =
