@@ -155,14 +155,15 @@ impl Store {
             Pools::Sqlite { writer, .. } => {
                 // sqlx takes no lock for SQLite; the write lock does.
                 let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-                SQLITE_MIGRATIONS.run(&mut *tx).await?;
+                // Not `run`, whose future is not `Send` for a borrowed connection.
+                SQLITE_MIGRATIONS.run_direct(None, &mut *tx, false).await?;
                 tx.commit().await?;
             }
             Pools::Postgres(pool) => {
                 // sqlx's advisory lock belongs to the session: one that failed
                 // must not go back to the pool with it.
                 let mut connection = pool.acquire().await?.detach();
-                let migrated = POSTGRES_MIGRATIONS.run(&mut connection).await;
+                let migrated = POSTGRES_MIGRATIONS.run_direct(None, &mut connection, false).await;
                 let closed = connection.close().await;
                 migrated?;
                 closed?;

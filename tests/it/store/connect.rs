@@ -97,9 +97,15 @@ async fn a_postgres_whose_connections_were_ended_is_used_again() {
     assert_eq!(super::read(&db.store, "w").await.version, 1);
 }
 
-/// The whole chain of an error as a log would show it.
+/// All that a log could show of an error: it, its sources, and their inner form.
 fn chain(error: &StoreError) -> String {
-    format!("{:#}\n{error:?}", anyhow::Error::msg(error.to_string()))
+    let mut shown = format!("{error:?}");
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        shown += &format!(": {error}");
+        next = error.source();
+    }
+    shown
 }
 
 #[rstest]
