@@ -1,10 +1,18 @@
 //! The host of Sprag: a registry of long-running agents whose every change of
 //! status is decided by sandboxed WebAssembly policies.
 //!
-//! Read [`machine`] first, then `advance`, the one path that changes a status.
+//! Read [`machine`] first, then [`advance`], the one path that changes a status.
 
+pub mod advance;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod facts;
+pub mod heartbeats;
+pub mod http;
 pub mod machine;
+pub mod metrics;
 pub mod policy;
+pub mod replay;
+pub mod revisions;
 pub mod store;

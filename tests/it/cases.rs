@@ -1,1 +1,231 @@
-//! (to come)
+//! The bugs that must be impossible, each raced deterministically: the rival
+//! acts between the read and the write, not after a sleep.
+
+use std::sync::Arc;
+
+use rstest::rstest;
+use serde_json::json;
+use sprag::advance::{Advanced, Removal};
+use sprag::facts::{Cause, Command, Heartbeat, Readiness};
+use sprag::heartbeats::Heard;
+use sprag::machine::Status;
+use sprag::store::{Patch, Placed, Registration};
+
+use crate::support::fleet::{Each, Fleet, Made};
+use crate::support::sandbox::shipped;
+use sprag::store::Backend;
+
+/// A heartbeat that moves a row of the given status.
+fn moving(cause: &str) -> Heartbeat {
+    match cause {
+        "errors" => Heartbeat { error_rate: 0.9, ..Heartbeat::default() },
+        "wedge" => Heartbeat { runtime_state: "wedged".to_owned(), ..Heartbeat::default() },
+        "no tools" => Heartbeat {
+            readiness: Readiness { mcp_server_present: Some(false), ..Readiness::default() },
+            ..Heartbeat::default()
+        },
+        _ => Heartbeat::default(),
+    }
+}
+
+fn registration() -> Registration {
+    Registration { url: "http://agent".to_owned(), agent_card: json!({"name": "late"}), first_token: None }
+}
+
+/// Somebody who moves the row on each time that it was judged.
+fn always_moves(fleet: &Arc<Fleet>, id: &str) -> Arc<Each> {
+    let sql = format!("UPDATE workspaces SET version = version + 1 WHERE id = '{id}'");
+    Arc::new(Each { fleet: fleet.clone(), sql })
+}
+
+/// The row is removed, and its log says nothing but that it was made and removed.
+async fn assert_stays_removed(fleet: &Fleet, made: &Made) {
+    let row = fleet.row(&made.id).await;
+    assert_eq!(row.workspace.status, Status::Removed);
+    assert_eq!(row.url, None, "the loser wrote its address");
+    let events = fleet.events(&made.id).await;
+    let causes: Vec<_> = events.iter().map(|e| (e.version, e.cause.as_str())).collect();
+    assert_eq!(causes, [(1, "created"), (2, "remove")]);
+    assert_eq!(fleet.decisions(&made.id).await, 1, "only the removal's decision is kept");
+}
+
+/// Case 1: a heartbeat that was judged before a removal is not written after it.
+#[rstest]
+#[tokio::test]
+async fn a_heartbeat_never_resurrects(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(
+        ("workspace", Status::Online, "errors"),
+        ("workspace", Status::Online, "wedge"),
+        ("workspace", Status::Degraded, "well"),
+        ("workspace", Status::Offline, "well"),
+        ("workspace", Status::Provisioning, "well"),
+        ("workspace", Status::AwaitingAgent, "well"),
+        ("workspace", Status::Failed, "well"),
+        ("platform", Status::Online, "no tools"),
+        ("platform", Status::Degraded, "no tools")
+    )]
+    path: (&str, Status, &str),
+) {
+    let (kind, from, cause) = path;
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace(kind, "hermes", from).await;
+    let heard = fleet.beat(&fleet.outrun_by_removal(), &made, moving(cause)).await;
+    assert_eq!(heard.expect("answered"), Heard::Removed);
+    assert_stays_removed(&fleet, &made).await;
+    let again = fleet.beat(&fleet.advance, &made, moving(cause)).await;
+    assert_eq!(again.expect("answered"), Heard::Removed);
+    assert_stays_removed(&fleet, &made).await;
+}
+
+/// Case 1: the same for a registration.
+#[rstest]
+#[tokio::test]
+async fn a_registration_never_resurrects(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(
+        Status::Provisioning,
+        Status::AwaitingAgent,
+        Status::Online,
+        Status::Degraded,
+        Status::Offline,
+        Status::Failed
+    )]
+    from: Status,
+    #[values("workspace", "platform")] kind: &str,
+) {
+    if (from, kind) == (Status::Failed, "platform") {
+        return; // The gate denies the one way there is: nothing would be written.
+    }
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace(kind, "hermes", from).await;
+    let readiness = Readiness { mcp_server_present: Some(kind != "platform"), ..Readiness::default() };
+    let cause = Cause::Registered(readiness);
+    let outrun = fleet.outrun_by_removal();
+    let advanced = outrun.workspace(&made.id, &cause, Some(&registration())).await.expect("answered");
+    assert!(
+        matches!(&advanced, Advanced::NoEdge(none) if none.from == Status::Removed),
+        "a removed row was registered: {advanced:?}"
+    );
+    assert_stays_removed(&fleet, &made).await;
+}
+
+/// Case 1: a registration does not upsert over a row that is set aside.
+#[rstest]
+#[tokio::test]
+async fn a_registration_leaves_a_row_that_is_set_aside(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Status::Paused, Status::Hibernated, Status::Removed)] status: Status,
+) {
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace("workspace", "hermes", status).await;
+    let before = fleet.row(&made.id).await;
+    let cause = Cause::Registered(Readiness::default());
+    let advanced = fleet.advance.workspace(&made.id, &cause, Some(&registration())).await.expect("answered");
+    assert!(matches!(&advanced, Advanced::NoEdge(none) if none.from == status), "{advanced:?}");
+    assert_eq!(fleet.row(&made.id).await, before);
+    assert_eq!(fleet.events(&made.id).await.len(), 1);
+}
+
+/// Case 1: a card that arrives after the removal changes nothing and leaves no event.
+#[rstest]
+#[tokio::test]
+async fn a_card_never_reaches_a_removed_row(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace("workspace", "hermes", Status::Online).await;
+    fleet.advance.remove(&made.id, &Command::remove()).await.expect("removed");
+    assert!(!fleet.store.update_card(&made.id, &json!({"name": "late"})).await.expect("answered"));
+    assert_stays_removed(&fleet, &made).await;
+}
+
+/// Case 1: legitimate transitions still happen, also where somebody else moved the row first.
+#[rstest]
+#[tokio::test]
+async fn an_outrun_heartbeat_is_judged_again(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace("workspace", "hermes", Status::Offline).await;
+    let rival = (fleet.advance.clone(), made.clone());
+    let outrun = fleet.between(move |id| {
+        let (rival, _) = rival.clone();
+        async move {
+            let cause = Cause::Registered(Readiness::default());
+            let first = rival.workspace(&id, &cause, None).await.expect("registered");
+            assert!(matches!(first, Advanced::Moved { to: Status::Online, .. }), "{first:?}");
+        }
+    });
+    let heard = fleet.beat(&outrun, &made, moving("errors")).await.expect("answered");
+    assert!(matches!(heard, Heard::Stored { status: Status::Degraded, decision_id: Some(_) }), "{heard:?}");
+    let chain: Vec<_> = fleet.events(&made.id).await.iter().map(|e| (e.version, e.to)).collect();
+    assert_eq!(
+        chain,
+        [(1, Some(Status::Provisioning)), (2, Some(Status::Online)), (3, Some(Status::Degraded))]
+    );
+}
+
+/// Somebody who is outrun every time gives up, and has written nothing.
+#[rstest]
+#[tokio::test]
+async fn three_attempts_and_no_more(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let made = fleet.workspace("workspace", "hermes", Status::Offline).await;
+    let always = fleet.advance.clone().with_between(always_moves(&fleet, &made.id));
+    let cause = Cause::Heartbeat(Heartbeat::default());
+    let advanced = always.workspace(&made.id, &cause, None).await.expect("answered");
+    assert_eq!(advanced, Advanced::Outran);
+    let row = fleet.row(&made.id).await;
+    assert_eq!((row.workspace.status, row.version), (Status::Offline, 4));
+    assert_eq!((fleet.events(&made.id).await.len(), fleet.decisions(&made.id).await), (1, 0));
+}
+
+/// A child that appears while its parent is removed is removed as well.
+#[rstest]
+#[tokio::test]
+async fn a_removal_leaves_no_orphan(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("created", "moved")] how: &'static str,
+) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
+    let elsewhere = fleet.workspace("workspace", "hermes", Status::Offline).await;
+    let (rival, stray) = (fleet.clone(), elsewhere.id.clone());
+    let outrun = fleet.between(move |id| {
+        let (rival, stray) = (rival.clone(), stray.clone());
+        async move {
+            if how == "created" {
+                rival.child("workspace", "hermes", Status::Online, Some(&id)).await;
+            } else {
+                let patch = Patch { parent_id: Some(Some(id)), ..Patch::default() };
+                assert_eq!(rival.store.patch(&stray, &patch).await.expect("moved"), Placed::Done);
+            }
+        }
+    });
+    let removal = outrun.remove(&parent.id, &Command::remove()).await.expect("answered");
+    assert!(matches!(&removal, Removal::Done(all) if all.len() == 2), "{removal:?}");
+    assert_eq!(fleet.store.subtree(&parent.id).await.expect("read"), []);
+}
+
+/// One descendant that moved on between read and write keeps the whole family.
+#[rstest]
+#[tokio::test]
+async fn a_removal_is_whole_or_not_at_all(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
+    let child = fleet.child("workspace", "hermes", Status::Online, Some(&parent.id)).await;
+    let always = fleet.advance.clone().with_between(always_moves(&fleet, &child.id));
+    let removal = always.remove(&parent.id, &Command::remove()).await.expect("answered");
+    assert_eq!(removal, Removal::Outran);
+    for made in [&parent, &child] {
+        assert_eq!(fleet.row(&made.id).await.workspace.status, Status::Online);
+        assert_eq!((fleet.events(&made.id).await.len(), fleet.decisions(&made.id).await), (1, 0));
+    }
+}
+
+/// Case 5: a live heartbeat is the authority: failed → online.
+#[rstest]
+#[tokio::test]
+async fn a_box_that_boots_late_is_alive(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace("workspace", "hermes", Status::Failed).await;
+    let heard = fleet.beat(&fleet.advance, &made, Heartbeat::default()).await.expect("answered");
+    assert!(matches!(heard, Heard::Stored { status: Status::Online, decision_id: Some(_) }), "{heard:?}");
+}

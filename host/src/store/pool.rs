@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -46,17 +47,19 @@ pub enum Backend {
 }
 
 /// How many connections there may be, and how long to wait for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PoolOptions {
     /// Of Postgres. SQLite has one for writing and four for reading.
     pub max_connections: u32,
-    /// Waiting longer than this for a connection is [`StoreError::Unavailable`].
-    pub acquire_timeout: Duration,
+    /// Waiting longer than this for a connection, in milliseconds, is
+    /// [`StoreError::Unavailable`].
+    pub acquire_timeout_ms: u64,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5) }
+        Self { max_connections: 16, acquire_timeout_ms: 5_000 }
     }
 }
 
@@ -277,7 +280,7 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
         .disable_statement_logging();
     let pool = || {
         SqlitePoolOptions::new()
-            .acquire_timeout(options.acquire_timeout)
+            .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -296,7 +299,7 @@ async fn connect_postgres(url: &str, options: &PoolOptions) -> Result<Pools, Sto
         .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
-        .acquire_timeout(options.acquire_timeout)
+        .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
         // One round trip less for each statement of a busy host.
         .test_before_acquire(false)
         .before_acquire(|connection, idle| Box::pin(is_alive(connection, idle)))

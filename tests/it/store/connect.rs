@@ -1,7 +1,5 @@
 //! Opening, migrating, closing; a database that is not there; URLs and secrets.
 
-use std::time::Duration;
-
 use rstest::rstest;
 use sprag::store::{Backend, PoolOptions, Store, StoreError};
 
@@ -32,17 +30,15 @@ async fn many_hosts_open_and_migrate_at_once(#[values(Backend::Sqlite, Backend::
     };
     let hosts = (0..8).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move {
+        async move {
             let store = Store::connect(&url).await?;
             store.migrate().await?;
             store.ping().await?;
             store.close().await;
             Ok::<_, StoreError>(())
-        })
+        }
     });
-    for host in hosts.collect::<Vec<_>>() {
-        host.await.unwrap().unwrap();
-    }
+    futures::future::try_join_all(hosts).await.unwrap();
 }
 
 #[rstest]
@@ -131,7 +127,7 @@ async fn a_url_that_is_none_is_refused_without_its_password(#[case] url: &str) {
 #[case("sqlite:/nonexistent/s3cret-is-no-secret-here/x.db")]
 #[tokio::test]
 async fn a_database_that_is_not_there_is_unavailable(#[case] url: &str) {
-    let options = PoolOptions { acquire_timeout: Duration::from_millis(300), ..PoolOptions::default() };
+    let options = PoolOptions { acquire_timeout_ms: 300, ..PoolOptions::default() };
     let error = Store::connect_with(url, &options).await.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
     assert!(!chain(&error).contains("s3cret"), "{error:?}");
@@ -150,7 +146,7 @@ async fn a_wrong_password_is_not_repeated() {
 async fn waiting_for_a_connection_has_an_end() {
     let db = TestDb::new(Backend::Postgres).await;
     db.workspace("w").await;
-    let options = PoolOptions { max_connections: 1, acquire_timeout: Duration::from_millis(200) };
+    let options = PoolOptions { max_connections: 1, acquire_timeout_ms: 200 };
     let store = Store::connect_with(&db.url, &options).await.unwrap();
     // Someone else holds the row, so that the only connection waits for it.
     let holder = hold_row(&db.url, "w").await;

@@ -4,6 +4,10 @@
 //! test fails and says so; nothing is skipped.
 
 pub mod db;
+pub mod fleet;
+pub mod host;
+pub mod process;
+pub mod sandbox;
 
 use std::path::PathBuf;
 
@@ -15,11 +19,6 @@ pub fn required(name: &str) -> String {
 /// The directory of the shipped policies' modules.
 pub fn policy_dir() -> PathBuf {
     required("SPRAG_TEST_POLICY_DIR").into()
-}
-
-/// The directory of the badly behaved modules.
-pub fn guest_dir() -> PathBuf {
-    required("SPRAG_TEST_GUEST_DIR").into()
 }
 
 /// The `sprag` binary.

@@ -1,0 +1,310 @@
+//! The one path that changes a status.
+//!
+//! Facts → candidates → guard → commit. Whatever wants a change (a heartbeat, a
+//! registration, an operator; later the loops and the claims) comes through
+//! here, and nothing else in the host may ask the store for a [`Step`] with a
+//! transition. No transaction is open while guest code runs; the commit names
+//! the version that was judged, and where somebody else moved the row first,
+//! everything of the step is discarded and it starts again from new facts.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::facts::{Answer, Cause, Command, Decision, Denial, Outcome, Question, Reason, Vote};
+use crate::machine::{Edge, NoSuchEdge, Status};
+use crate::metrics::Metrics;
+use crate::policy::Revision;
+use crate::revisions::Active;
+use crate::store::{Commit, Registration, Snapshot, Step, Store, StoreError};
+
+/// How often a step that was outrun starts again from new facts.
+pub const ATTEMPTS: usize = 3;
+
+/// Rows that one removal may take along.
+pub const MAX_SUBTREE: usize = 10_000;
+
+/// What became of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Advanced {
+    /// The status changed, and it is in the database.
+    Moved { to: Status, decision: Decision },
+    /// Policies were asked and nothing changed; the row's status as judged.
+    Held { status: Status, decision: Decision },
+    /// The table has no edge for this cause from this status; nobody was asked.
+    NoEdge(NoSuchEdge),
+    /// No such workspace.
+    Unknown,
+    /// A first token was asked for, but the workspace has a live one.
+    TokenTaken,
+    /// Somebody else moved the row each of [`ATTEMPTS`] times. Nothing was written.
+    Outran,
+}
+
+/// What became of a removal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Removal {
+    /// The workspace and its descendants are removed: the decision on each, its own first.
+    Done(Vec<Decision>),
+    /// A policy denied it for the workspace or one of its descendants; nothing changed.
+    Denied(Decision),
+    /// It is removed already.
+    Already,
+    Unknown,
+    Outran,
+    /// More than [`MAX_SUBTREE`] rows hang below it.
+    TooMany(usize),
+}
+
+/// Where a test stands between the read and the write of a step.
+pub trait Between: Send + Sync {
+    /// Called when `workspace_id` has been judged and nothing is written yet.
+    fn judged<'a>(&'a self, workspace_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// The path, with what it stands on.
+#[derive(Clone)]
+pub struct Advance {
+    store: Store,
+    active: Active,
+    metrics: Arc<Metrics>,
+    /// One in this many unremarkable decisions is kept.
+    sample: u64,
+    /// Told of every committed step, so that event streams wake at once.
+    changed: Arc<Notify>,
+    between: Option<Arc<dyn Between>>,
+}
+
+/// A row judged and not yet written.
+struct Judged {
+    step: Step,
+    decision: Decision,
+}
+
+impl Advance {
+    /// `sample`: one in this many decisions that moved and denied nothing is kept; 0 keeps none.
+    pub fn new(store: Store, active: Active, metrics: Arc<Metrics>, sample: u64) -> Self {
+        Self { store, active, metrics, sample, changed: Arc::new(Notify::new()), between: None }
+    }
+
+    /// For tests: `between` is awaited between each judgement and its write.
+    #[must_use]
+    pub fn with_between(mut self, between: Arc<dyn Between>) -> Self {
+        self.between = Some(between);
+        self
+    }
+
+    /// Woken whenever this host committed something that an event tells of.
+    pub fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
+    }
+
+    /// Judges the workspace as the database now has it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
+    pub async fn workspace(
+        &self,
+        id: &str,
+        cause: &Cause,
+        registration: Option<&Registration>,
+    ) -> Result<Advanced, StoreError> {
+        match self.store.snapshot(id).await? {
+            Some(facts) => self.from(facts, cause, registration).await,
+            None => Ok(Advanced::Unknown),
+        }
+    }
+
+    /// Judges facts that were just read, and reads again where they were outrun.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
+    pub async fn from(
+        &self,
+        mut facts: Snapshot,
+        cause: &Cause,
+        registration: Option<&Registration>,
+    ) -> Result<Advanced, StoreError> {
+        for attempt in 1..=ATTEMPTS {
+            let status = facts.workspace.status;
+            let id = facts.workspace.id.clone();
+            let edge = match status.edge(cause.kind(), &facts.workspace.runtime) {
+                Ok(edge) => edge,
+                Err(none) => return Ok(Advanced::NoEdge(none)),
+            };
+            let judged = self.judge(facts, &edge, cause, registration).await?;
+            if let Some(between) = &self.between {
+                between.judged(&id).await;
+            }
+            match self.write(std::slice::from_ref(&judged.step)).await? {
+                Commit::Done => return Ok(settled(status, judged.decision)),
+                Commit::TokenTaken => return Ok(Advanced::TokenTaken),
+                Commit::Outran => {
+                    self.metrics.outran(cause.kind());
+                    tracing::debug!(workspace.id = id, attempt, "outran");
+                }
+            }
+            facts = match self.store.snapshot(&id).await? {
+                Some(facts) => facts,
+                None => return Ok(Advanced::Unknown),
+            };
+        }
+        Ok(Advanced::Outran)
+    }
+
+    /// Removes a workspace and all its descendants, each judged, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
+    pub async fn remove(&self, id: &str, command: &Command) -> Result<Removal, StoreError> {
+        let cause = Cause::Commanded(command.clone());
+        for _ in 0..ATTEMPTS {
+            let rows = self.store.subtree(id).await?;
+            if rows.is_empty() {
+                let gone = self.store.snapshot(id).await?;
+                return Ok(if gone.is_some() { Removal::Already } else { Removal::Unknown });
+            }
+            if rows.len() > MAX_SUBTREE {
+                return Ok(Removal::TooMany(rows.len()));
+            }
+            let mut steps = Vec::with_capacity(rows.len());
+            let mut decisions = Vec::with_capacity(rows.len());
+            for facts in rows {
+                let Ok(edge) = facts.workspace.status.edge(cause.kind(), &facts.workspace.runtime) else {
+                    continue;
+                };
+                let judged = self.judge(facts, &edge, &cause, None).await?;
+                if !matches!(judged.decision.outcome, Outcome::Moved { .. }) {
+                    self.write(std::slice::from_ref(&judged.step)).await?;
+                    return Ok(Removal::Denied(judged.decision));
+                }
+                steps.push(judged.step);
+                decisions.push(judged.decision);
+            }
+            if let Some(between) = &self.between {
+                between.judged(id).await;
+            }
+            match self.write(&steps).await? {
+                Commit::Done => return Ok(Removal::Done(decisions)),
+                Commit::Outran | Commit::TokenTaken => self.metrics.outran(cause.kind()),
+            }
+        }
+        Ok(Removal::Outran)
+    }
+
+    /// Asks the guards of one revision, from beginning to end.
+    async fn judge(
+        &self,
+        facts: Snapshot,
+        edge: &Edge,
+        cause: &Cause,
+        registration: Option<&Registration>,
+    ) -> Result<Judged, StoreError> {
+        let revision = self.active.get();
+        let version = facts.version;
+        let question = Question {
+            now: facts.now,
+            workspace: facts.workspace,
+            cause: cause.clone(),
+            candidates: edge.candidates(),
+        };
+        let decision = decide(&revision, version, question, &self.metrics).await;
+        let transition = match &decision.outcome {
+            Outcome::Moved { to, reason, .. } => edge.to(*to).ok().map(|step| (step, reason.clone())),
+            Outcome::Held { .. } => None,
+        };
+        let refused = transition.is_none() && decision.is_remarkable();
+        let kept = decision.is_remarkable() || self.is_sampled(&decision.id);
+        let step = Step {
+            workspace_id: decision.question.workspace.id.clone(),
+            version,
+            registration: registration.filter(|_| !refused).cloned().map(|mut r| {
+                if matches!(decision.outcome, Outcome::Moved { to: Status::Failed, .. }) {
+                    r.first_token = None;
+                }
+                r
+            }),
+            transition,
+            decision: kept.then(|| decision.clone()),
+        };
+        Ok(Judged { step, decision })
+    }
+
+    async fn write(&self, steps: &[Step]) -> Result<Commit, StoreError> {
+        if steps.iter().all(|s| s.transition.is_none() && s.registration.is_none() && s.decision.is_none()) {
+            return Ok(Commit::Done);
+        }
+        let commit = self.store.commit(steps).await?;
+        if commit == Commit::Done {
+            for (step, _) in steps.iter().filter_map(|s| s.transition.as_ref()) {
+                self.metrics.moved(*step);
+            }
+            self.changed.notify_waiters();
+        }
+        Ok(commit)
+    }
+
+    /// By the id's own random bits: no counter to share, no clock.
+    fn is_sampled(&self, id: &str) -> bool {
+        self.sample != 0 && Uuid::parse_str(id).is_ok_and(|id| id.as_u128() as u64 % self.sample == 0)
+    }
+}
+
+/// The guard half of a step: one revision, every interested policy, one
+/// outcome. Replay runs exactly this.
+pub async fn decide(
+    revision: &Revision,
+    row_version: i64,
+    question: Question,
+    metrics: &Metrics,
+) -> Decision {
+    let votes = revision.ask(&question).await;
+    let outcome =
+        if revision.number == 0 { no_revision(&question) } else { Outcome::of(&question.candidates, &votes) };
+    for vote in &votes {
+        if let Answer::Error(fault) = &vote.answer {
+            metrics.policy_failed(&vote.policy, &fault.code);
+            warn_fault(vote, &fault.code, &fault.detail, &question.workspace.id);
+        }
+    }
+    metrics.decided(question.cause.kind(), &outcome);
+    Decision {
+        format: Decision::FORMAT.to_owned(),
+        id: Uuid::now_v7().to_string(),
+        row_version,
+        revision: revision.number,
+        question,
+        votes,
+        outcome,
+    }
+}
+
+/// Without a revision nobody may allow anything: that is a denial of all.
+fn no_revision(question: &Question) -> Outcome {
+    let deny = |candidate: &Status| Denial {
+        candidate: *candidate,
+        policy: "host".to_owned(),
+        reason: Reason::new("no-active-revision", "no policy revision is active on this host"),
+    };
+    Outcome::Held { denials: question.candidates.iter().map(deny).collect() }
+}
+
+fn warn_fault(vote: &Vote, code: &str, detail: &str, workspace_id: &str) {
+    tracing::warn!(
+        policy.name = vote.policy,
+        policy.digest = vote.digest,
+        fault = code,
+        workspace.id = workspace_id,
+        "a policy failed, which denies every candidate: {detail}"
+    );
+}
+
+fn settled(status: Status, decision: Decision) -> Advanced {
+    match decision.outcome {
+        Outcome::Moved { to, .. } => Advanced::Moved { to, decision },
+        Outcome::Held { .. } => Advanced::Held { status, decision },
+    }
+}

@@ -1,0 +1,84 @@
+//! The command line: one file per verb.
+
+pub mod machine;
+pub mod migrate;
+pub mod policy;
+pub mod record;
+pub mod replay;
+pub mod serve;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::policy::{Limits, Sandbox, SandboxConfig};
+
+/// A WebAssembly-plugin policy host for status transitions.
+#[derive(Parser)]
+#[command(name = "sprag", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the host: registry, heartbeats, policies
+    Serve(Box<serve::Args>),
+    /// Bring a database's schema up to date
+    Migrate(migrate::Args),
+    /// Print the table of statuses and edges
+    Machine(machine::Args),
+    /// Inspect modules; list, activate and roll back revisions
+    Policy(policy::Args),
+    /// Export recorded decisions as JSON Lines
+    Record(record::Args),
+    /// Ask recorded decisions again and print what differs
+    Replay(replay::Args),
+    /// Compile a component from standard input (the host runs this itself)
+    #[command(name = "compile-policy", hide = true)]
+    CompilePolicy {
+        /// The limits as JSON
+        limits: String,
+    },
+}
+
+/// Parses the arguments and does what they say.
+///
+/// # Errors
+/// What the verb could not do; `main` prints it and exits with 2.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::CompilePolicy { limits } => {
+            let limits: Limits = serde_json::from_str(&limits)?;
+            crate::policy::compile_child(&limits).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Machine(args) => machine::run(&args),
+        Verb::Serve(args) => wait_for(serve::run(&args)),
+        Verb::Migrate(args) => wait_for(migrate::run(&args)),
+        Verb::Policy(args) => wait_for(policy::run(&args)),
+        Verb::Record(args) => wait_for(record::run(&args)),
+        Verb::Replay(args) => wait_for(replay::run(&args)),
+    }
+}
+
+fn wait_for(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(verb)
+}
+
+/// Writes to standard output; a reader that went away ends the process quietly.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written.map(|()| ExitCode::SUCCESS).context("writing to standard output"),
+    }
+}
+
+/// A sandbox whose compiler is this very binary.
+fn sandbox(limits: Limits, cache_dir: Option<PathBuf>) -> anyhow::Result<Sandbox> {
+    let compiler = std::env::current_exe().context("finding this binary")?;
+    Sandbox::new(SandboxConfig { limits, compiler, cache_dir }).context("making the sandbox")
+}

@@ -1,0 +1,165 @@
+//! `sprag policy …`: look into a module; ask a running host for its revisions,
+//! give it a new one, go back.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::policy::Limits;
+use crate::revisions::{Wanted, read_dir};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Load a module as the host would, and print who it says it is
+    Inspect {
+        /// A core module or a component
+        file: PathBuf,
+    },
+    /// Upload modules and make them the active revision, in this order
+    Activate {
+        /// Modules, or one directory (its policies.toml counts)
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        host: Host,
+    },
+    /// List the revisions, newest first
+    Revisions {
+        #[command(flatten)]
+        host: Host,
+    },
+    /// Go back to the revision that was active before, or to the one named
+    Rollback {
+        /// The number of the revision to go back to
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<i64>,
+        #[command(flatten)]
+        host: Host,
+    },
+}
+
+/// The running host to talk to.
+#[derive(clap::Args)]
+struct Host {
+    /// The host's address
+    #[arg(long, env = "SPRAG_URL", default_value = "http://127.0.0.1:7171")]
+    url: String,
+    /// The admin token; or name its file with --admin-token-file
+    #[arg(long, env = "SPRAG_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+    /// The file that the host printed at its first start
+    #[arg(long, env = "SPRAG_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Inspect { file } => inspect(file).await,
+        Verb::Activate { paths, host } => activate(paths, host).await,
+        Verb::Revisions { host } => {
+            let all = host.call(Method::GET, "policies/revisions", |r| r).await?;
+            let lines: Vec<_> = all.as_array().into_iter().flatten().map(revision_line).collect();
+            super::print(&lines.concat())
+        }
+        Verb::Rollback { to, host } => {
+            let path =
+                to.map_or("policies/rollback".to_owned(), |n| format!("policies/revisions/{n}/activate"));
+            let row = host.call(Method::POST, &path, |r| r).await?;
+            super::print(&revision_line(&row))
+        }
+    }
+}
+
+async fn inspect(file: &Path) -> anyhow::Result<ExitCode> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let sandbox = super::sandbox(Limits::default(), None)?;
+    let module = sandbox.load(bytes.into()).await.with_context(|| format!("refusing {}", file.display()))?;
+    let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
+    super::print(&format!("{about:#}\n"))
+}
+
+async fn activate(paths: &[PathBuf], host: &Host) -> anyhow::Result<ExitCode> {
+    let wanted = match paths {
+        [dir] if dir.is_dir() => read_dir(dir).await?,
+        files => files.iter().map(|file| read_file(file)).collect::<anyhow::Result<_>>()?,
+    };
+    let mut modules = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        let bytes = one.bytes.clone();
+        let info = host
+            .call(Method::POST, "policies/modules", |r| r.body(bytes))
+            .await
+            .with_context(|| format!("uploading {}", one.label))?;
+        modules.push(json!({ "digest": info["digest"], "settings": one.settings }));
+    }
+    let body = json!({ "modules": modules });
+    let row = host.call(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
+    super::print(&revision_line(&row))
+}
+
+fn read_file(file: &Path) -> anyhow::Result<Wanted> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(Wanted { label: file.display().to_string(), bytes: bytes.into(), settings: Default::default() })
+}
+
+fn revision_line(row: &Value) -> String {
+    let mark = if row["active"] == true { "*" } else { " " };
+    let modules = row["modules"].as_array().into_iter().flatten();
+    let names: Vec<_> = modules
+        .map(|m| {
+            let digest = m["digest"].as_str().unwrap_or_default();
+            let short = digest.get(..19).unwrap_or(digest);
+            format!(
+                "{}@{} ({short})",
+                m["name"].as_str().unwrap_or("?"),
+                m["version"].as_str().unwrap_or("?")
+            )
+        })
+        .collect();
+    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    format!(
+        "{mark} {:>4}  {}  {:<8}  {}\n",
+        row["number"],
+        text("created_at"),
+        text("source"),
+        names.join(", ")
+    )
+}
+
+impl Host {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> anyhow::Result<Value> {
+        let token = match (&self.admin_token, &self.admin_token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .with_context(|| format!("reading {}", file.display()))?
+                .trim()
+                .to_owned(),
+            (None, None) => bail!("say who you are: --admin-token-file FILE, or SPRAG_ADMIN_TOKEN"),
+        };
+        let url = format!("{}/{path}", self.url.trim_end_matches('/'));
+        let request = reqwest::Client::new().request(method, &url).bearer_auth(token);
+        let response = fill(request).send().await.with_context(|| format!("asking {url}"))?;
+        let status = response.status();
+        let body: Value = response.json().await.with_context(|| format!("reading the answer of {url}"))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let detail = body["detail"].as_str().or(body["error"].as_str()).unwrap_or("no detail");
+        bail!("{status}: {detail}")
+    }
+}

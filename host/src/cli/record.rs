@@ -1,0 +1,48 @@
+//! `sprag record`: recorded decisions as JSON Lines on standard output, the
+//! same JSON that `GET /decisions/{id}` shows, oldest first.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::store::Store;
+
+/// Decisions read at once.
+const PAGE: u32 = 500;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// sqlite:PATH or postgres://…
+    #[arg(long, env = "SPRAG_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: String,
+    /// Begin after the decision of this id
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+    /// Only the decisions on this workspace
+    #[arg(long, value_name = "ID")]
+    workspace: Option<String>,
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let store = Store::connect(&args.database_url).await.context("opening the database")?;
+    let mut after = args.after.clone();
+    loop {
+        let page = store.decisions(after.as_deref(), PAGE).await.context("reading decisions")?;
+        let mut lines = String::new();
+        for decision in &page {
+            if args.workspace.as_ref().is_none_or(|id| *id == decision.question.workspace.id) {
+                lines.push_str(&serde_json::to_string(decision)?);
+                lines.push('\n');
+            }
+        }
+        super::print(&lines)?;
+        match page.last() {
+            Some(last) => after = Some(last.id.clone()),
+            None => break,
+        }
+    }
+    std::io::stdout().flush()?;
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,132 @@
+//! `sprag serve`: puts the host together, runs it until it is told to stop,
+//! and takes it apart in the order that keeps what was answered.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::advance::Advance;
+use crate::config::{Config, Flags, LogFormat};
+use crate::heartbeats::Heartbeats;
+use crate::http::{self, Access, Api, Registry};
+use crate::metrics::Metrics;
+use crate::revisions::{Revisions, watch};
+use crate::store::Store;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// The admin token; without it one is made at first start and its file printed
+    #[arg(long, env = "SPRAG_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.flags)?;
+    log(config.log_format);
+    let admin_token = admin_token(args.admin_token.as_deref(), &config.state_dir())?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+
+    let store =
+        Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
+    store.migrate().await.context("migrating the database")?;
+    let metrics = Arc::new(Metrics::default());
+    let sandbox = super::sandbox(config.limits.clone(), Some(config.state_dir().join("compiled")))?;
+    let revisions = Arc::new(Revisions::new(store.clone(), sandbox, metrics.clone()));
+    if let Err(error) = revisions.follow().await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the active revision can't be loaded");
+    }
+
+    let stop = CancellationToken::new();
+    let background = TaskTracker::new();
+    if let Some(dir) = config.policy_dir.clone() {
+        watch::load(&revisions, &dir).await;
+        background.spawn(watch::directory(revisions.clone(), dir, stop.clone()));
+    }
+    let every = Duration::from_millis(config.follow_revisions_ms.max(10));
+    background.spawn(watch::database(revisions.clone(), every, stop.clone()));
+    background.close();
+
+    let advance = Advance::new(store.clone(), revisions.active(), metrics.clone(), config.decision_sample);
+    let (heartbeats, collector) =
+        Heartbeats::start(store.clone(), advance.clone(), metrics.clone(), &config.heartbeats);
+    let api = Api {
+        registry: Arc::new(Registry { store: store.clone(), advance, heartbeats, metrics }),
+        revisions,
+        access: Arc::new(Access::new(&admin_token, config.registration)),
+    };
+    tokio::spawn(stop_on_signal(stop.clone()));
+    tracing::info!(listen = %listener.local_addr()?, "serving");
+    http::serve(listener, api, &config.http, stop.clone()).await?;
+
+    // Every request is answered, so every handle to the queue is gone; what it held is stored.
+    stop.cancel();
+    collector.await.context("storing the last heartbeats")?;
+    background.wait().await;
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: no new requests, those under way are answered");
+    stop.cancel();
+}
+
+fn log(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("SPRAG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// The given token, or the one in the state directory, made at first start.
+fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> {
+    if let Some(token) = given {
+        anyhow::ensure!(token.len() >= 16, "the admin token has {} characters; use 16 or more", token.len());
+        return Ok(token.to_owned());
+    }
+    std::fs::create_dir_all(state_dir).with_context(|| format!("making {}", state_dir.display()))?;
+    let path = state_dir.join("admin-token");
+    match std::fs::read_to_string(&path) {
+        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
+        Ok(_) => {
+            anyhow::bail!("{} is empty; delete it and start again to have a new one made", path.display())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+    }
+    let token = http::new_token().context("making the admin token")?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("making {}", path.display()))?;
+    writeln!(file, "{token}").with_context(|| format!("writing {}", path.display()))?;
+    eprintln!("made an admin token; it lies in {}", path.display());
+    Ok(token)
+}

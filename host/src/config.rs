@@ -1,0 +1,178 @@
+//! What an operator can set: a TOML file, `SPRAG_…` variables, flags; the later
+//! of these wins. Every bound of the host has its name and default here or in
+//! the section's own type.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::heartbeats::BatchConfig;
+use crate::http::HttpConfig;
+use crate::policy::Limits;
+use crate::store::PoolOptions;
+
+/// Who may register a workspace that has no live token yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// The first caller gets a token. For a loopback address.
+    Open,
+    /// Only with the token that `POST /workspaces` returned.
+    Token,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// `sqlite:PATH` or `postgres://…`.
+    pub database_url: String,
+    /// Every `*.wasm` here is loaded at start and when the directory changes.
+    pub policy_dir: Option<PathBuf>,
+    /// Who may register a workspace that has no live token yet.
+    pub registration: Registration,
+    /// Allows `registration = "open"` on an address that others can reach.
+    pub open_registration_to_everyone: bool,
+    /// The admin token's file and compiled code lie here. Default: beside the
+    /// SQLite file, otherwise `.sprag`.
+    pub state_dir: Option<PathBuf>,
+    pub log_format: LogFormat,
+    /// One in this many decisions that moved and denied nothing is kept; 0: none.
+    pub decision_sample: u64,
+    /// How often the host looks whether another one activated a revision, in milliseconds.
+    pub follow_revisions_ms: u64,
+    pub database: PoolOptions,
+    pub heartbeats: BatchConfig,
+    pub http: HttpConfig,
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7171)),
+            database_url: "sqlite:sprag.db".to_owned(),
+            policy_dir: None,
+            registration: Registration::Token,
+            open_registration_to_everyone: false,
+            state_dir: None,
+            log_format: LogFormat::Text,
+            decision_sample: 1_000,
+            follow_revisions_ms: 1_000,
+            database: PoolOptions::default(),
+            heartbeats: BatchConfig::default(),
+            http: HttpConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The flags of `sprag serve`, each also an environment variable.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// A TOML file that may hold all of this and more (docs/operating.md)
+    #[arg(long, env = "SPRAG_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:7171]
+    #[arg(long, env = "SPRAG_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// sqlite:PATH or postgres://… [default: sqlite:sprag.db]
+    #[arg(long, env = "SPRAG_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Load every *.wasm here, now and when the directory changes
+    #[arg(long, env = "SPRAG_POLICY_DIR", value_name = "DIR")]
+    pub policy_dir: Option<PathBuf>,
+    /// Who may register a workspace that has no live token [default: token]
+    #[arg(long, env = "SPRAG_REGISTRATION")]
+    pub registration: Option<Registration>,
+    /// Allow open registration on an address that others can reach
+    #[arg(long, env = "SPRAG_OPEN_REGISTRATION_TO_EVERYONE")]
+    pub open_registration_to_everyone: bool,
+    /// Where the admin token's file and compiled code lie
+    #[arg(long, env = "SPRAG_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// How log lines on standard error look [default: text]
+    #[arg(long, env = "SPRAG_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// File, then variables and flags, then the checks that need the whole.
+    ///
+    /// # Errors
+    /// A file that can't be read, names an unknown key or breaks a rule.
+    pub fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let mut config = match &flags.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        if let Some(listen) = flags.listen {
+            config.listen = listen;
+        }
+        if let Some(url) = &flags.database_url {
+            config.database_url.clone_from(url);
+        }
+        if let Some(dir) = &flags.policy_dir {
+            config.policy_dir = Some(dir.clone());
+        }
+        if let Some(registration) = flags.registration {
+            config.registration = registration;
+        }
+        if let Some(dir) = &flags.state_dir {
+            config.state_dir = Some(dir.clone());
+        }
+        if let Some(format) = flags.log_format {
+            config.log_format = format;
+        }
+        config.open_registration_to_everyone |= flags.open_registration_to_everyone;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let open = self.registration == Registration::Open;
+        if open && !self.listen.ip().is_loopback() && !self.open_registration_to_everyone {
+            bail!(
+                "registration \"open\" on {} would hand a token to anybody who can reach it; \
+                 listen on a loopback address, use registration \"token\", \
+                 or say open_registration_to_everyone = true",
+                self.listen
+            );
+        }
+        Ok(())
+    }
+
+    /// Where this host keeps its own files.
+    pub fn state_dir(&self) -> PathBuf {
+        if let Some(dir) = &self.state_dir {
+            return dir.clone();
+        }
+        let file = self.database_url.strip_prefix("sqlite:").map(|rest| {
+            let rest = rest.strip_prefix("//").unwrap_or(rest);
+            Path::new(rest.split('?').next().unwrap_or(rest))
+        });
+        match file.and_then(Path::parent) {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+            Some(_) => PathBuf::from("."),
+            None => PathBuf::from(".sprag"),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The hot path: heartbeats are collected into batches, one statement stores a
+//! whole batch's liveness and returns every row's facts, and each decision is
+//! made on those facts in the task of the request that asked.
+//!
+//! A batch is whatever arrived while the one before it was being stored, so an
+//! idle host answers at once and a busy one grows its batches by itself. An
+//! answered heartbeat is a stored heartbeat.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::advance::{Advance, Advanced};
+use crate::facts::{Cause, Heartbeat};
+use crate::machine::Status;
+use crate::metrics::Metrics;
+use crate::store::{Beat, Beaten, Store, StoreError};
+
+/// Bounds of the batching, under `[heartbeats]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Heartbeats that one statement stores at most.
+    pub batch_size: usize,
+    /// How long a batch waits for company, in milliseconds.
+    pub linger_ms: u64,
+    /// Heartbeats that may wait; one more is answered `503`.
+    pub queue: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { batch_size: 256, linger_ms: 0, queue: 8_192 }
+    }
+}
+
+/// What the agent is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// Stored; the status after it, and the decision if policies were asked.
+    Stored {
+        status: Status,
+        decision_id: Option<String>,
+    },
+    Unknown,
+    Unauthorized,
+    Removed,
+}
+
+/// Why a heartbeat could not be taken. Nothing is stored, or nobody knows.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HeartbeatError {
+    #[error("too many heartbeats are waiting")]
+    Busy,
+    #[error("the host is stopping")]
+    Stopping,
+    #[error("the database failed")]
+    Store(#[source] Arc<StoreError>),
+}
+
+type Answer = Result<Beaten, HeartbeatError>;
+type Queued = (Beat, oneshot::Sender<Answer>);
+
+/// Takes heartbeats. Cheap to clone; the collector ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Heartbeats {
+    queue: mpsc::Sender<Queued>,
+    advance: Advance,
+    metrics: Arc<Metrics>,
+}
+
+impl Heartbeats {
+    /// Starts the collector; its task ends when every handle is gone and what was queued is stored.
+    pub fn start(
+        store: Store,
+        advance: Advance,
+        metrics: Arc<Metrics>,
+        config: &BatchConfig,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(config.queue.max(1));
+        let collector = Collector {
+            store,
+            metrics: metrics.clone(),
+            batch_size: config.batch_size.max(1),
+            linger: std::time::Duration::from_millis(config.linger_ms),
+        };
+        let task = tokio::spawn(collector.run(waiting));
+        (Self { queue, advance, metrics }, task)
+    }
+
+    /// Stores one heartbeat and judges the row it belongs to.
+    ///
+    /// # Errors
+    /// [`HeartbeatError`]: answer `503`; the agent tries again.
+    pub async fn take(&self, beat: Beat, heartbeat: Heartbeat) -> Result<Heard, HeartbeatError> {
+        let (answer, stored) = oneshot::channel();
+        self.queue.try_send((beat, answer)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => HeartbeatError::Busy,
+            mpsc::error::TrySendError::Closed(_) => HeartbeatError::Stopping,
+        })?;
+        let facts = match stored.await.map_err(|_| HeartbeatError::Stopping)?? {
+            Beaten::Stored(facts) => facts,
+            Beaten::Unknown => return Ok(Heard::Unknown),
+            Beaten::Unauthorized => return Ok(Heard::Unauthorized),
+            Beaten::Removed => return Ok(Heard::Removed),
+        };
+        let status = facts.workspace.status;
+        let advanced = self
+            .advance
+            .from(facts, &Cause::Heartbeat(heartbeat), None)
+            .await
+            .map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
+        self.metrics.heartbeats.inc();
+        Ok(heard(status, advanced))
+    }
+}
+
+fn heard(status: Status, advanced: Advanced) -> Heard {
+    match advanced {
+        Advanced::Moved { to, decision } => Heard::Stored { status: to, decision_id: Some(decision.id) },
+        Advanced::Held { status, decision } => Heard::Stored { status, decision_id: Some(decision.id) },
+        // A delete may win between the read and the write: the row is gone for the agent.
+        Advanced::NoEdge(none) if none.from == Status::Removed => Heard::Removed,
+        Advanced::NoEdge(none) => Heard::Stored { status: none.from, decision_id: None },
+        Advanced::Unknown => Heard::Unknown,
+        // The liveness is stored; what it should lead to, the next heartbeat asks again.
+        Advanced::Outran | Advanced::TokenTaken => Heard::Stored { status, decision_id: None },
+    }
+}
+
+struct Collector {
+    store: Store,
+    metrics: Arc<Metrics>,
+    batch_size: usize,
+    linger: std::time::Duration,
+}
+
+impl Collector {
+    async fn run(self, mut waiting: mpsc::Receiver<Queued>) {
+        let mut arrived: Vec<Queued> = Vec::with_capacity(self.batch_size);
+        loop {
+            // What was put back (a second heartbeat of one workspace) goes first.
+            if arrived.is_empty() && waiting.recv_many(&mut arrived, self.batch_size).await == 0 {
+                return;
+            }
+            if !self.linger.is_zero() {
+                tokio::time::sleep(self.linger).await;
+            }
+            while arrived.len() < self.batch_size {
+                match waiting.try_recv() {
+                    Ok(queued) => arrived.push(queued),
+                    Err(_) => break,
+                }
+            }
+            let (beats, askers, rest) = split_repeats(arrived);
+            arrived = rest;
+            self.store_batch(beats, askers).await;
+        }
+    }
+
+    async fn store_batch(&self, beats: Vec<Beat>, askers: Vec<oneshot::Sender<Answer>>) {
+        self.metrics.batch_size.observe(beats.len() as f64);
+        match self.store.beat(&beats).await {
+            Ok(stored) => {
+                for (asker, beaten) in askers.into_iter().zip(stored) {
+                    // The client may have hung up; what is stored stays stored.
+                    let _ = asker.send(Ok(beaten));
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    batch = askers.len(),
+                    "heartbeats not stored"
+                );
+                let error = HeartbeatError::Store(Arc::new(error));
+                for asker in askers {
+                    let _ = asker.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// One statement can store a workspace once: a repeat waits for the next batch.
+fn split_repeats(arrived: Vec<Queued>) -> (Vec<Beat>, Vec<oneshot::Sender<Answer>>, Vec<Queued>) {
+    let mut seen = HashSet::with_capacity(arrived.len());
+    let (mut beats, mut askers, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for (beat, asker) in arrived {
+        if seen.insert(beat.workspace_id.clone()) {
+            beats.push(beat);
+            askers.push(asker);
+        } else {
+            rest.push((beat, asker));
+        }
+    }
+    (beats, askers, rest)
+}

@@ -1,0 +1,131 @@
+//! Who may ask what: an agent by its workspace's token, an operator by the
+//! admin token. Of every token only the SHA-256 is kept, and hashes are
+//! compared in constant time.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::{HeaderMap, header, request::Parts};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::error::{Answer, Problem};
+use crate::config::Registration;
+use crate::store::TokenHash;
+
+/// How a token of ours begins, so that scanners for leaked secrets can find one.
+pub const TOKEN_PREFIX: &str = "sprag_";
+
+/// Random bytes in a token.
+const TOKEN_BYTES: usize = 32;
+
+/// The host's own side of every check.
+pub struct Access {
+    admin: TokenHash,
+    registration: Registration,
+}
+
+impl Access {
+    /// Keeps no more of `admin_token` than its hash.
+    pub fn new(admin_token: &str, registration: Registration) -> Self {
+        Self { admin: hash_token(admin_token), registration }
+    }
+
+    pub fn registration(&self) -> Registration {
+        self.registration
+    }
+}
+
+/// A token as it is handed out, once. Shows itself to nobody but [`Token::reveal`].
+pub(super) struct Token(String);
+
+impl Token {
+    /// 256 bits from the system's generator, in hexadecimal behind [`TOKEN_PREFIX`].
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn mint() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; TOKEN_BYTES];
+        getrandom::fill(&mut bytes)?;
+        let mut token = String::with_capacity(TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
+        token.push_str(TOKEN_PREFIX);
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] {
+                token.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+            }
+        }
+        Ok(Self(token))
+    }
+
+    pub fn hash(&self) -> TokenHash {
+        hash_token(&self.0)
+    }
+
+    /// The token itself, for the answer that hands it out.
+    pub fn reveal(self) -> String {
+        self.0
+    }
+}
+
+/// A token for whoever starts a host without one.
+///
+/// # Errors
+/// Where the system has no randomness to give.
+pub fn new_token() -> anyhow::Result<String> {
+    Ok(Token::mint()?.reveal())
+}
+
+/// What is kept of a token.
+pub fn hash_token(token: &str) -> TokenHash {
+    TokenHash(Sha256::digest(token.as_bytes()).into())
+}
+
+/// Whether `presented` is one of `live`; looks at all of them either way.
+pub fn is_one_of(presented: &TokenHash, live: &[TokenHash]) -> bool {
+    let none = Choice::from(0);
+    live.iter().fold(none, |found, hash| found | hash.0.ct_eq(&presented.0)).into()
+}
+
+/// The hash of the bearer token of a request, if it has a well-formed one.
+pub fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| hash_token(token))
+}
+
+/// The bearer token that a call can't do without.
+pub struct Bearer(pub TokenHash);
+
+impl<S: Sync> FromRequestParts<S> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        bearer(&parts.headers).map(Self).ok_or_else(no_token)
+    }
+}
+
+/// The proof that the admin token was presented.
+pub struct Operator(());
+
+impl<S> FromRequestParts<S> for Operator
+where
+    S: Sync,
+    Arc<Access>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let access = Arc::<Access>::from_ref(state);
+        let presented = bearer(&parts.headers).ok_or_else(no_token)?;
+        if is_one_of(&presented, &[access.admin]) {
+            Ok(Self(()))
+        } else {
+            Err(Problem::unauthorized("the token is not the admin token"))
+        }
+    }
+}
+
+fn no_token() -> Problem {
+    Problem::unauthorized("this call needs the header `Authorization: Bearer TOKEN`")
+}

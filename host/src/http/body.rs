@@ -1,0 +1,217 @@
+//! What comes in: bodies, queries, and the checks that both share. A wrong
+//! value is answered with the field, what it held and what would be right.
+
+use std::sync::Arc;
+
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::Edge;
+use super::error::{Answer, Problem};
+use crate::facts::Readiness;
+
+/// A JSON body, whatever its content type: agents don't always send one.
+pub struct Payload<T>(pub T);
+
+impl<S, T> FromRequest<S> for Payload<T>
+where
+    S: Sync,
+    Arc<Edge>: FromRef<S>,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let edge = Arc::<Edge>::from_ref(state);
+        let bytes = whole_body(request, edge.config.body_bytes, &edge).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|e| why_not::<T>(&bytes, &e))
+    }
+}
+
+/// An uploaded module.
+pub struct Wasm(pub Bytes);
+
+impl<S> FromRequest<S> for Wasm
+where
+    S: Sync,
+    Arc<Edge>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let edge = Arc::<Edge>::from_ref(state);
+        whole_body(request, edge.config.module_bytes, &edge).await.map(Self)
+    }
+}
+
+/// The body, if it has at most `limit` bytes and arrives in time.
+async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes> {
+    let too_large = || {
+        let detail = format!("the body is larger than the {limit} bytes that this call takes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
+    };
+    let body = request.into_body();
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, "BROKEN_BODY", "the body did not arrive whole"))
+        }
+        Err(_) => {
+            let detail = "the body did not arrive in time";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", detail))
+        }
+    }
+}
+
+/// Reads a body that failed once more, to name the field that it failed at.
+fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
+    let not_json = |why: String| {
+        Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {why}"))
+    };
+    if !error.is_data() {
+        return not_json(error.to_string());
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let (Err(located), Ok(body)) =
+        (serde_path_to_error::deserialize::<_, T>(&mut reader), serde_json::from_slice::<Value>(bytes))
+    else {
+        return not_json(error.to_string());
+    };
+    let path = located.path().to_string();
+    let pointer: String = path.split('.').map(|step| format!("/{step}")).collect();
+    let Some(value) = body.pointer(&pointer) else {
+        let expected = format!("an object with fields as documented ({})", located.inner());
+        return Problem::field("body", body, expected);
+    };
+    Problem::field(path, value.clone(), expectation(&located.inner().to_string()))
+}
+
+/// `invalid type: string "x", expected f64 at line 1 column 20` → `a number`.
+fn expectation(message: &str) -> String {
+    let told = message.rsplit_once(", expected ").map_or(message, |(_, told)| told);
+    let told = told.rsplit_once(" at line ").map_or(told, |(told, _)| told);
+    match told {
+        "f64" => "a number",
+        "i64" | "u64" | "u32" => "a whole number",
+        other => other,
+    }
+    .to_owned()
+}
+
+/// A query string. Parameters that a call does not know are ignored.
+pub struct Params<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
+        Query::try_from_uri(&parts.uri).map(|Query(params)| Self(params)).map_err(|rejection| {
+            let detail = rejection.body_text();
+            Problem::new(StatusCode::BAD_REQUEST, "BAD_QUERY", detail)
+        })
+    }
+}
+
+/// The one parameter of a path.
+pub struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
+        Ok(Self(id))
+    }
+}
+
+/// A number of the query, or `default` where it is left out.
+pub fn bounded(field: &str, given: Option<&str>, default: u32, max: u32) -> Answer<u32> {
+    let Some(given) = given else { return Ok(default) };
+    match given.parse() {
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(Problem::field(field, given.into(), format!("a whole number from 1 to {max}"))),
+    }
+}
+
+/// A JSON number that must be whole and not negative; absent is zero.
+pub fn whole(field: &str, given: Option<f64>, max: u64) -> Answer<u64> {
+    let Some(number) = given else { return Ok(0) };
+    if number >= 0.0 && number <= max as f64 && number.fract() == 0.0 {
+        // In range and whole, so the cast is exact.
+        Ok(number as u64)
+    } else {
+        Err(Problem::field(field, number.into(), format!("a whole number from 0 to {max}")))
+    }
+}
+
+/// A string that must be there.
+pub fn required(field: &str, given: Option<String>) -> Answer<String> {
+    match given {
+        Some(text) if !text.is_empty() => Ok(text),
+        other => Err(Problem::field(field, other.into(), "a string that is not empty")),
+    }
+}
+
+/// The loaded tools: their names, or how many there are.
+#[derive(Clone, Debug, PartialEq, ToSchema)]
+#[schema(value_type = Value, example = json!(["create_workspace", "list_workspaces"]))]
+pub struct Tools(f64);
+
+impl<'de> Deserialize<'de> for Tools {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = Tools;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of tool names, or their number")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Tools, E> {
+                Ok(Tools(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Tools, E> {
+                Ok(Tools(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Tools, E> {
+                Ok(Tools(number))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Tools, A::Error> {
+                let mut count = 0.0;
+                while names.next_element::<String>()?.is_some() {
+                    count += 1.0;
+                }
+                Ok(Tools(count))
+            }
+        }
+        deserializer.deserialize_any(Count)
+    }
+}
+
+/// Left out is not zero here: an agent too old to say is judged as such.
+pub fn readiness(server: Option<bool>, model: Option<bool>, tools: Option<Tools>) -> Answer<Readiness> {
+    let loaded = match tools {
+        None => None,
+        Some(Tools(number)) => {
+            let number = whole("loaded_mcp_tools", Some(number), i32::MAX as u64)?;
+            u32::try_from(number).ok()
+        }
+    };
+    Ok(Readiness { mcp_server_present: server, model_present: model, loaded_mcp_tools: loaded })
+}

@@ -1,0 +1,75 @@
+//! The recorded decisions, in the recorded form: what `sprag record` exports
+//! and `sprag replay` reads.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Registry;
+use super::access::Operator;
+use super::body::{Id, Params, bounded};
+use super::error::{Answer, Problem, ProblemBody};
+use super::page::{self, Page, address};
+use crate::facts::Decision;
+
+/// Read a decision
+#[utoipa::path(
+    get, path = "/decisions/{id}", tag = "decisions",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Decision),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn read(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<Decision>> {
+    let kept = registry.store.decision(&id).await?;
+    kept.map(Json).ok_or_else(|| {
+        let detail =
+            format!("no decision {id:?} is kept; of those that moved and denied nothing only a sample is");
+        Problem::new(StatusCode::NOT_FOUND, "DECISION_NOT_FOUND", detail)
+    })
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// 1 to 500; 100 where it is left out.
+    limit: Option<String>,
+    /// The id of the last one of the page before.
+    after: Option<String>,
+}
+
+/// List decisions, oldest first
+#[utoipa::path(
+    get, path = "/decisions", tag = "decisions",
+    params(ListParams),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Vec<Decision>, headers(("link" = String, description = "the next page"))),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Params(params): Params<ListParams>,
+) -> Answer<Page<Decision>> {
+    let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
+    let kept = registry.store.decisions(params.after.as_deref(), limit + 1).await?;
+    Ok(Page::new(kept, limit, |last: &Decision| {
+        address("/decisions", &[("limit", Some(&limit.to_string())), ("after", Some(&last.id))])
+    }))
+}

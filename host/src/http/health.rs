@@ -1,0 +1,81 @@
+//! What everybody may ask: is it alive, is it ready, what does it count, what
+//! does it answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{Answer, Problem, ProblemBody};
+use super::{Edge, Registry};
+use crate::revisions::Revisions;
+
+/// What `prometheus-client` writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+const OK: Json<Health> = Json(Health { status: "ok" });
+
+/// The process answers
+#[utoipa::path(get, path = "/health", tag = "host", responses((status = 200, body = Health)))]
+pub(super) async fn health() -> Json<Health> {
+    OK
+}
+
+/// The process answers; for a supervisor
+#[utoipa::path(get, path = "/livez", tag = "host", responses((status = 200, body = Health)))]
+pub(super) async fn livez() -> Json<Health> {
+    OK
+}
+
+/// The database answers and a policy revision is active
+#[utoipa::path(
+    get, path = "/readyz", tag = "host",
+    responses(
+        (status = 200, body = Health),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json",
+            description = "`NOT_SERVING`: says what is missing"),
+    )
+)]
+pub(super) async fn readyz(
+    State(registry): State<Arc<Registry>>,
+    State(revisions): State<Arc<Revisions>>,
+) -> Answer<Json<Health>> {
+    let mut missing = Vec::new();
+    if let Err(error) = registry.store.ping().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
+        missing.push("the database does not answer");
+    }
+    if revisions.active().get().number == 0 {
+        missing.push("no policy revision is active");
+    }
+    if missing.is_empty() {
+        return Ok(OK);
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "NOT_SERVING", missing.join("; ")))
+}
+
+/// Metrics, for Prometheus
+#[utoipa::path(
+    get, path = "/metrics", tag = "host",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn metrics(
+    State(registry): State<Arc<Registry>>,
+) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], registry.metrics.render())
+}
+
+/// This description
+#[utoipa::path(get, path = "/openapi.json", tag = "host", responses((status = 200, body = serde_json::Value)))]
+pub(super) async fn openapi(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], edge.openapi.clone())
+}

@@ -1,0 +1,392 @@
+//! Operators' calls on workspaces: create, list, read, patch, remove.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Registry;
+use super::access::{Operator, Token};
+use super::body::{Id, Params, Payload, bounded};
+use super::error::{Answer, Problem, ProblemBody};
+use super::page::{self, Page, address};
+use super::views::WorkspaceBody;
+use crate::advance::Removal;
+use crate::facts::Command;
+use crate::machine::Status;
+use crate::store::{Filter, NewWorkspace, Patch, Placed};
+
+const MAX_NAME: usize = 200;
+const MAX_WORD: usize = 64;
+const MAX_LABELS: usize = 64;
+const MAX_LABEL_VALUE: usize = 256;
+const MAX_IDLE_MINUTES: u32 = 366 * 24 * 60;
+
+/// The runtime of a workspace whose creator names none.
+const DEFAULT_RUNTIME: &str = "claude-code";
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(super) struct CreateBody {
+    /// 1 to 200 characters.
+    #[schema(required)]
+    name: Option<String>,
+    /// `workspace` (the default), or `platform` for the concierge that manages the others.
+    kind: Option<String>,
+    /// `claude-code` (the default), `hermes`, `external`, …
+    runtime: Option<String>,
+    provider: Option<String>,
+    parent_id: Option<String>,
+    tier: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    persistent_volume: Option<bool>,
+    hibernation_idle_minutes: Option<f64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Created {
+    id: String,
+    #[schema(value_type = String, example = "provisioning")]
+    status: Status,
+    /// Shown this once; only its SHA-256 is stored.
+    auth_token: String,
+}
+
+impl CreateBody {
+    fn read(self, token: &Token) -> Answer<NewWorkspace> {
+        Ok(NewWorkspace {
+            id: Uuid::now_v7().to_string(),
+            name: name(self.name)?,
+            kind: word("kind", self.kind)?.unwrap_or_else(|| "workspace".to_owned()),
+            runtime: word("runtime", self.runtime)?.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned()),
+            provider: word("provider", self.provider)?,
+            parent_id: self.parent_id,
+            tier: short("tier", self.tier)?,
+            labels: labels(self.labels.unwrap_or_default())?,
+            persistent_volume: self.persistent_volume.unwrap_or_default(),
+            hibernation_idle_minutes: self.hibernation_idle_minutes.map(minutes).transpose()?,
+            token: Some(token.hash()),
+        })
+    }
+}
+
+fn name(given: Option<String>) -> Answer<String> {
+    match given {
+        Some(name) if !name.trim().is_empty() && name.chars().count() <= MAX_NAME => Ok(name),
+        other => Err(Problem::field("name", other.into(), format!("1 to {MAX_NAME} characters"))),
+    }
+}
+
+/// A kebab-case word, as kinds, runtimes and providers are.
+fn word(field: &str, given: Option<String>) -> Answer<Option<String>> {
+    let Some(word) = given else { return Ok(None) };
+    let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(kebab) && !word.starts_with('-') {
+        return Ok(Some(word));
+    }
+    let expected = format!("1 to {MAX_WORD} lower-case letters, digits and hyphens");
+    Err(Problem::field(field, word.into(), expected))
+}
+
+fn short(field: &str, given: Option<String>) -> Answer<Option<String>> {
+    match given {
+        Some(text) if text.is_empty() || text.len() > MAX_WORD => {
+            Err(Problem::field(field, text.into(), format!("1 to {MAX_WORD} bytes")))
+        }
+        other => Ok(other),
+    }
+}
+
+fn labels(given: BTreeMap<String, String>) -> Answer<BTreeMap<String, String>> {
+    if given.len() > MAX_LABELS {
+        return Err(Problem::field("labels", given.len().into(), format!("at most {MAX_LABELS} labels")));
+    }
+    let wrong = given.iter().find(|(k, v)| k.is_empty() || k.len() > MAX_WORD || v.len() > MAX_LABEL_VALUE);
+    match wrong {
+        Some((key, value)) => Err(Problem::field(
+            format!("labels.{key}"),
+            value.as_str().into(),
+            format!("a name of 1 to {MAX_WORD} bytes and a value of at most {MAX_LABEL_VALUE}"),
+        )),
+        None => Ok(given),
+    }
+}
+
+fn minutes(given: f64) -> Answer<u32> {
+    if (1.0..=f64::from(MAX_IDLE_MINUTES)).contains(&given) && given.fract() == 0.0 {
+        // In range and whole, so the cast is exact.
+        return Ok(given as u32);
+    }
+    let expected = format!("a whole number from 1 to {MAX_IDLE_MINUTES}, or null for never");
+    Err(Problem::field("hibernation_idle_minutes", given.into(), expected))
+}
+
+/// What a parent that can't be used, or a row that is gone, comes to.
+fn placed(placed: Placed, id: &str, parent: Option<&str>) -> Answer<()> {
+    let conflict = |code, detail: String| Err(Problem::new(StatusCode::CONFLICT, code, detail));
+    let parent = parent.unwrap_or_default();
+    match placed {
+        Placed::Done => Ok(()),
+        Placed::NoSuchParent => {
+            Err(Problem::field("parent_id", parent.into(), "the id of a workspace that exists"))
+        }
+        Placed::ParentRemoved => conflict("PARENT_REMOVED", format!("the parent {parent} is removed")),
+        Placed::Cycle => conflict("PARENT_CYCLE", format!("{parent} is {id} itself or lies below it")),
+        Placed::NoSuchWorkspace => Err(Problem::no_workspace(id)),
+        Placed::Removed => Err(Problem::removed(id)),
+    }
+}
+
+/// Create a workspace
+#[utoipa::path(
+    post, path = "/workspaces", tag = "workspaces",
+    request_body = CreateBody,
+    security(("operator" = [])),
+    responses(
+        (status = 201, body = Created, headers(("location" = String, description = "its address"))),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`PARENT_REMOVED`"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn create(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Payload(body): Payload<CreateBody>,
+) -> Answer<(StatusCode, [(HeaderName, String); 1], Json<Created>)> {
+    let token = Token::mint()?;
+    let new = body.read(&token)?;
+    placed(registry.store.create(&new).await?, &new.id, new.parent_id.as_deref())?;
+    registry.changed();
+    let location = [(header::LOCATION, format!("/workspaces/{}", new.id))];
+    let created = Created { id: new.id, status: Status::Provisioning, auth_token: token.reveal() };
+    Ok((StatusCode::CREATED, location, Json(created)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    status: Option<String>,
+    kind: Option<String>,
+    runtime: Option<String>,
+    provider: Option<String>,
+    parent_id: Option<String>,
+    /// `true` shows removed ones too.
+    include_removed: Option<String>,
+    /// 1 to 500; 100 where it is left out.
+    limit: Option<String>,
+    /// The id of the last one of the page before.
+    after: Option<String>,
+}
+
+/// List workspaces, oldest first
+#[utoipa::path(
+    get, path = "/workspaces", tag = "workspaces",
+    params(ListParams),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Vec<WorkspaceBody>, headers(("link" = String, description = "the next page"))),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Params(params): Params<ListParams>,
+) -> Answer<Page<WorkspaceBody>> {
+    let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
+    let status = params.status.as_deref().map(str::parse::<Status>).transpose();
+    let status =
+        status.map_err(|e| Problem::field("status", e.name.into(), format!("one of {}", e.expected)))?;
+    let filter = Filter {
+        status,
+        kind: params.kind,
+        runtime: params.runtime,
+        provider: params.provider,
+        parent_id: params.parent_id,
+        include_removed: flag("include_removed", params.include_removed.as_deref())?,
+        after: params.after,
+        limit: limit + 1,
+    };
+    let found = registry.store.list(&filter).await?;
+    Ok(Page::new(found, limit, |last| next_of(&filter, limit, &last.workspace.id)))
+}
+
+fn next_of(filter: &Filter, limit: u32, after: &str) -> String {
+    let limit = limit.to_string();
+    let params = [
+        ("status", filter.status.map(Status::as_str)),
+        ("kind", filter.kind.as_deref()),
+        ("runtime", filter.runtime.as_deref()),
+        ("provider", filter.provider.as_deref()),
+        ("parent_id", filter.parent_id.as_deref()),
+        ("include_removed", filter.include_removed.then_some("true")),
+        ("limit", Some(limit.as_str())),
+        ("after", Some(after)),
+    ];
+    address("/workspaces", &params)
+}
+
+fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
+    match given {
+        None | Some("false") => Ok(false),
+        Some("" | "true") => Ok(true),
+        Some(other) => Err(Problem::field(field, other.into(), "true or false")),
+    }
+}
+
+/// Read a workspace
+///
+/// A removed one is still shown.
+#[utoipa::path(
+    get, path = "/workspaces/{id}", tag = "workspaces",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = WorkspaceBody),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn read(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<WorkspaceBody>> {
+    let view = registry.store.view(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
+    Ok(Json(view.into()))
+}
+
+/// Left out, or `null`, or a value: a JSON merge patch (RFC 7396).
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(super) struct PatchBody {
+    name: Option<String>,
+    /// Replaces all labels.
+    labels: Option<BTreeMap<String, String>>,
+    /// `null` makes it a root.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    parent_id: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    tier: Option<Option<String>>,
+    /// `null`: never.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<f64>)]
+    hibernation_idle_minutes: Option<Option<f64>>,
+}
+
+impl PatchBody {
+    fn read(self) -> Answer<Patch> {
+        Ok(Patch {
+            name: self.name.map(|given| name(Some(given))).transpose()?,
+            labels: self.labels.map(labels).transpose()?,
+            parent_id: self.parent_id,
+            tier: self.tier.map(|given| short("tier", given)).transpose()?,
+            hibernation_idle_minutes: self
+                .hibernation_idle_minutes
+                .map(|given| given.map(minutes).transpose())
+                .transpose()?,
+        })
+    }
+}
+
+/// Rename, label or move a workspace
+#[utoipa::path(
+    patch, path = "/workspaces/{id}", tag = "workspaces",
+    params(("id" = String, Path,)),
+    request_body = PatchBody,
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = WorkspaceBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
+            description = "`PARENT_REMOVED`, `PARENT_CYCLE`"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn patch(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+    Payload(body): Payload<PatchBody>,
+) -> Answer<Json<WorkspaceBody>> {
+    let patch = body.read()?;
+    let parent = patch.parent_id.clone().flatten();
+    placed(registry.store.patch(&id, &patch).await?, &id, parent.as_deref())?;
+    registry.changed();
+    let view = registry.store.view(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
+    Ok(Json(view.into()))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RemovedBody {
+    #[schema(value_type = String, example = "removed")]
+    status: Status,
+    /// The decision on the workspace itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<String>,
+    /// How many were removed, itself and all below it.
+    removed: usize,
+}
+
+/// Remove a workspace and all below it
+#[utoipa::path(
+    delete, path = "/workspaces/{id}", tag = "workspaces",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = RemovedBody),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
+            description = "`DENIED_BY_POLICY` (`reason` says why), `SUBTREE_TOO_LARGE`"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn remove(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<RemovedBody>> {
+    let denied = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
+    match registry.advance.remove(&id, &Command::remove()).await? {
+        Removal::Done(decisions) => Ok(Json(RemovedBody {
+            status: Status::Removed,
+            decision_id: decisions.first().map(|d| d.id.clone()),
+            removed: decisions.len(),
+        })),
+        Removal::Denied(decision) => {
+            let code = "DENIED_BY_POLICY";
+            Err(Problem::denied(&decision, Status::Removed, StatusCode::CONFLICT, code).unwrap_or_else(
+                || {
+                    // Nobody objected, but nobody allowed it either.
+                    denied(code, "no policy allows it".to_owned()).because("nobody-allows").decided(&decision)
+                },
+            ))
+        }
+        Removal::Already => Err(Problem::removed(&id)),
+        Removal::Unknown => Err(Problem::no_workspace(&id)),
+        Removal::Outran => Err(Problem::outrun(&id)),
+        Removal::TooMany(rows) => {
+            let detail = format!("{rows} workspaces hang below {id}; remove some of them first");
+            Err(denied("SUBTREE_TOO_LARGE", detail))
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What the host counts, in Prometheus terms. One registry per host, not a
+//! global, so that tests run many hosts in one process.
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::facts::Outcome;
+use crate::machine::{CauseKind, Move};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MovedLabels {
+    from: &'static str,
+    to: &'static str,
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DecidedLabels {
+    cause: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FaultLabels {
+    policy: String,
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+/// All of the host's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Heartbeats answered.
+    pub heartbeats: Counter,
+    /// Heartbeats per statement.
+    pub batch_size: Histogram,
+    /// The number of the active policy revision.
+    pub revision: Gauge,
+    /// Revisions that were refused.
+    pub revisions_refused: Counter,
+    moved: Family<MovedLabels, Counter>,
+    outran: Family<CauseLabels, Counter>,
+    decided: Family<DecidedLabels, Counter>,
+    faults: Family<FaultLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("sprag");
+        let this = Self {
+            heartbeats: Counter::default(),
+            batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            revision: Gauge::default(),
+            revisions_refused: Counter::default(),
+            moved: Family::default(),
+            outran: Family::default(),
+            decided: Family::default(),
+            faults: Family::default(),
+            requests: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("heartbeats", "Heartbeats answered", this.heartbeats.clone());
+        registry.register(
+            "heartbeat_batch_size",
+            "Heartbeats stored by one statement",
+            this.batch_size.clone(),
+        );
+        registry.register("policy_revision", "Number of the active policy revision", this.revision.clone());
+        registry.register("revisions_refused", "Policy revisions refused", this.revisions_refused.clone());
+        registry.register("transitions", "Changes of status committed", this.moved.clone());
+        registry.register(
+            "outran",
+            "Steps discarded because somebody else moved the row",
+            this.outran.clone(),
+        );
+        registry.register("decisions", "Decisions made", this.decided.clone());
+        registry.register(
+            "policy_faults",
+            "Policies that failed, each denying every candidate",
+            this.faults.clone(),
+        );
+        registry.register("http_requests", "Requests answered", this.requests.clone());
+        Self { registry, ..this }
+    }
+}
+
+impl Metrics {
+    /// The text that `GET /metrics` answers.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+
+    pub(crate) fn moved(&self, step: Move) {
+        let labels =
+            MovedLabels { from: step.from().as_str(), to: step.to().as_str(), cause: step.cause().as_str() };
+        self.moved.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn outran(&self, cause: CauseKind) {
+        self.outran.get_or_create(&CauseLabels { cause: cause.as_str() }).inc();
+    }
+
+    pub(crate) fn decided(&self, cause: CauseKind, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Moved { .. } => "moved",
+            Outcome::Held { denials } if denials.is_empty() => "unchanged",
+            Outcome::Held { .. } => "denied",
+        };
+        self.decided.get_or_create(&DecidedLabels { cause: cause.as_str(), outcome }).inc();
+    }
+
+    pub(crate) fn policy_failed(&self, policy: &str, code: &str) {
+        let labels = FaultLabels { policy: policy.to_owned(), code: code.to_owned() };
+        self.faults.get_or_create(&labels).inc();
+    }
+
+    /// Counts an answered request by its route's pattern, never by its path.
+    pub fn answered(&self, route: &str, status: u16) {
+        let labels = RequestLabels { route: route.to_owned(), status };
+        self.requests.get_or_create(&labels).inc();
+    }
+}

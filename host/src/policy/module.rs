@@ -1,0 +1,160 @@
+//! A loaded module, and one decision of it.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use super::bindings::{about, cooldown, guard, recovery};
+use super::classify::{Phase, classify};
+use super::convert::{self, Lowered};
+use super::engine::{self, Meter};
+use super::manifest::{bound_list, bound_string, is_kebab};
+use super::sandbox::Inner;
+use super::{Hooks, Limits, Manifest, PolicyError};
+use crate::facts::{Question, Reason, Settings, Verdict};
+
+/// A compiled, probed module.
+pub struct Module {
+    sandbox: Arc<Inner>,
+    pre: InstancePre<Meter>,
+    guard: Option<guard::GuestIndices>,
+    digest: String,
+    hooks: Hooks,
+    manifest: Manifest,
+}
+
+impl Module {
+    /// Finds out which hooks are exported and asks the module who it is.
+    pub(super) async fn probe(
+        sandbox: Arc<Inner>,
+        digest: String,
+        pre: InstancePre<Meter>,
+    ) -> Result<Self, PolicyError> {
+        let missing = |e: wasmtime::Error| wrong(format!("{e:#}"));
+        let about = about::GuestIndices::new(&pre).map_err(missing)?;
+        let exports = |name: &str| pre.component().get_export_index(None, name).is_some();
+        let hooks = Hooks {
+            guard: exports("sprag:policy/guard@1.0.0"),
+            cooldown: exports("sprag:policy/cooldown@1.0.0"),
+            recovery: exports("sprag:policy/recovery@1.0.0"),
+        };
+        if !(hooks.guard || hooks.cooldown || hooks.recovery) {
+            return Err(wrong("it exports none of guard, cooldown and recovery".to_owned()));
+        }
+        let guard = hooks.guard.then(|| guard::GuestIndices::new(&pre)).transpose().map_err(missing)?;
+        let manifest = {
+            let _slot = sandbox.slot().await?;
+            let limits = &sandbox.limits;
+            let (mut store, instance) = instantiate(&sandbox, &pre).await?;
+            if let Some(guard) = &guard {
+                guard.load(&mut store, &instance).map_err(missing)?;
+            }
+            if hooks.cooldown {
+                let cooldown = cooldown::GuestIndices::new(&pre).map_err(missing)?;
+                cooldown.load(&mut store, &instance).map_err(missing)?;
+            }
+            if hooks.recovery {
+                let recovery = recovery::GuestIndices::new(&pre).map_err(missing)?;
+                recovery.load(&mut store, &instance).map_err(missing)?;
+            }
+            let about = about.load(&mut store, &instance).map_err(missing)?;
+            let described = about.call_describe(&mut store).await;
+            let described = described.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+            Manifest::lift(described, hooks, limits)?
+        };
+        Ok(Self { sandbox, pre, guard, digest, hooks, manifest })
+    }
+
+    /// `sha256:` and 64 hexadecimal digits of the bytes as they were uploaded.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    /// Checks given settings against the declared ones (names and types) and
+    /// fills in the defaults.
+    ///
+    /// # Errors
+    /// [`PolicyError::BadSetting`] with the name, what was given and what
+    /// would be right.
+    pub fn settle(&self, given: &Settings) -> Result<Settings, PolicyError> {
+        self.manifest.settle(given, &self.sandbox.limits)
+    }
+
+    /// Whether `guard` is to be asked this question at all. A guard that
+    /// declares no interest is asked everything.
+    pub fn is_interested(&self, question: &Question) -> bool {
+        self.hooks.guard && self.manifest.guards(question)
+    }
+
+    /// Asks `guard.decide` in a new sandbox: one verdict per candidate.
+    ///
+    /// Waits for a sandbox where all are in use. Dropping the future ends the
+    /// call and its sandbox.
+    ///
+    /// # Errors
+    /// Whatever ended the call, or is wrong with its answer.
+    pub async fn decide(
+        &self,
+        question: &Question,
+        settings: &Settings,
+    ) -> Result<Vec<Verdict>, PolicyError> {
+        let limits = &self.sandbox.limits;
+        let guard = self.guard.as_ref().ok_or_else(|| wrong("it exports no guard".to_owned()))?;
+        let lowered = Lowered::new(question, settings);
+        // Declared before the store, so that it is given back after it.
+        let _slot = self.sandbox.slot().await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let guard = guard.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
+        match guard.call_decide(&mut store, lowered.request()).await {
+            Ok(verdicts) => check(verdicts, question.candidates.len(), limits),
+            Err(error) => Err(classify(&error, Phase::Call, store.data(), limits)),
+        }
+    }
+}
+
+async fn instantiate(
+    sandbox: &Inner,
+    pre: &InstancePre<Meter>,
+) -> Result<(Store<Meter>, Instance), PolicyError> {
+    let mut store = engine::store(&sandbox.engine, &sandbox.limits)?;
+    match pre.instantiate_async(&mut store).await {
+        Ok(instance) => Ok((store, instance)),
+        Err(error) => Err(classify(&error, Phase::Instantiate, store.data(), &sandbox.limits)),
+    }
+}
+
+/// Takes an answer over, if it is one for so many candidates.
+fn check(
+    verdicts: Vec<guard::Verdict>,
+    expected: usize,
+    limits: &Limits,
+) -> Result<Vec<Verdict>, PolicyError> {
+    bound_list("the verdicts", verdicts.len(), limits)?;
+    if verdicts.len() != expected {
+        return Err(PolicyError::WrongVerdictCount { found: verdicts.len(), expected });
+    }
+    verdicts.into_iter().map(|v| convert::lift_verdict(v, |reason| check_reason(reason, limits))).collect()
+}
+
+fn check_reason(reason: &Reason, limits: &Limits) -> Result<(), PolicyError> {
+    bound_string("a reason's code", &reason.code, limits)?;
+    bound_string("a reason's detail", reason.detail.as_deref().unwrap_or_default(), limits)?;
+    if is_kebab(&reason.code) {
+        return Ok(());
+    }
+    let what = super::classify::clip(format!("the reason code {:?} is not in kebab-case", reason.code));
+    Err(PolicyError::BadAnswer { what })
+}
+
+fn wrong(why: String) -> PolicyError {
+    PolicyError::WrongInterface { why: super::classify::clip(why) }
+}

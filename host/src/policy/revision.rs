@@ -1,0 +1,51 @@
+//! The set of modules that decides, and how it is asked.
+
+use std::sync::Arc;
+
+use super::{Module, PolicyError};
+use crate::facts::{Answer, Fault, Question, Settings, Vote};
+
+/// A module at its place in a revision, with all its settings.
+#[derive(Clone)]
+pub struct Binding {
+    pub module: Arc<Module>,
+    pub settings: Settings,
+}
+
+/// An immutable set of bindings that decides. A decision uses one from
+/// beginning to end.
+#[derive(Clone)]
+pub struct Revision {
+    pub number: i64,
+    pub bindings: Vec<Binding>,
+}
+
+impl Revision {
+    /// Asks every interested guard, in order. A failed one votes its error.
+    pub async fn ask(&self, question: &Question) -> Vec<Vote> {
+        let mut votes = Vec::with_capacity(self.bindings.len());
+        for Binding { module, settings } in &self.bindings {
+            if !module.is_interested(question) {
+                continue;
+            }
+            let answer = match module.decide(question, settings).await {
+                Ok(verdicts) => Answer::Verdicts(verdicts),
+                Err(error) => Answer::Error(Fault::from(&error)),
+            };
+            votes.push(Vote {
+                policy: module.manifest().name.clone(),
+                version: module.manifest().version.clone(),
+                digest: module.digest().to_owned(),
+                settings: settings.clone(),
+                answer,
+            });
+        }
+        votes
+    }
+}
+
+impl From<&PolicyError> for Fault {
+    fn from(error: &PolicyError) -> Self {
+        Self { code: error.code().to_owned(), detail: error.to_string() }
+    }
+}

@@ -1,0 +1,151 @@
+//! Recorded decisions, asked again. A policy is a pure function, so the same
+//! question to the same modules gets the same answer; where it does not, a rule
+//! changed, and this says which case, which candidate, what then and what now.
+//!
+//! The recorded form is [`Decision`], one per line of JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::advance::decide;
+use crate::facts::{Answer, Decision, Outcome, Verdict};
+use crate::machine::Status;
+use crate::metrics::Metrics;
+use crate::policy::Revision;
+
+/// How closely then and now are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closeness {
+    /// Verdicts and reason codes; the words for people may differ.
+    Codes,
+    /// Everything but the decision's id.
+    Exact,
+}
+
+/// One thing that a policy, or all of them together, say differently now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The decision's id.
+    pub case: String,
+    pub workspace_id: String,
+    pub cause: String,
+    pub from: Status,
+    /// None: the outcome as a whole.
+    pub candidate: Option<Status>,
+    /// None: the outcome as a whole.
+    pub policy: Option<String>,
+    pub then: String,
+    pub now: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} on {}", self.case, self.from, self.cause)?;
+        if let Some(candidate) = self.candidate {
+            write!(f, " → {candidate}")?;
+        }
+        match &self.policy {
+            Some(policy) => write!(f, " [{policy}]")?,
+            None => write!(f, " outcome")?,
+        }
+        write!(f, ": then {}, now {}", self.then, self.now)
+    }
+}
+
+/// A line that is no recorded decision.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("line {line}: {why}")]
+    Line { line: usize, why: String },
+    #[error("line {line}: format {found:?} is not {}", Decision::FORMAT)]
+    Format { line: usize, found: String },
+}
+
+/// Reads one line of a recording; `line` counts from 1.
+///
+/// # Errors
+/// [`RecordError`] with the line and what is wrong with it.
+pub fn read_line(line: usize, text: &str) -> Result<Decision, RecordError> {
+    let decision: Decision =
+        serde_json::from_str(text).map_err(|e| RecordError::Line { line, why: e.to_string() })?;
+    if decision.format == Decision::FORMAT {
+        Ok(decision)
+    } else {
+        Err(RecordError::Format { line, found: decision.format })
+    }
+}
+
+/// Asks one recorded question of `revision`.
+pub async fn ask_again(revision: &Revision, then: &Decision) -> Decision {
+    let mut now = decide(revision, then.row_version, then.question.clone(), &Metrics::default()).await;
+    now.id.clone_from(&then.id);
+    now
+}
+
+/// What `now` says otherwise than `then`, candidate by candidate.
+pub fn differences(then: &Decision, now: &Decision, closeness: Closeness) -> Vec<Difference> {
+    let difference = |candidate, policy, then_said, now_says| Difference {
+        case: then.id.clone(),
+        workspace_id: then.question.workspace.id.clone(),
+        cause: then.question.cause.kind().to_string(),
+        from: then.question.workspace.status,
+        candidate,
+        policy,
+        then: then_said,
+        now: now_says,
+    };
+    let mut found = Vec::new();
+    let (said, says) = (by_policy(then, closeness), by_policy(now, closeness));
+    let policies: std::collections::BTreeSet<_> = said.keys().chain(says.keys()).collect();
+    for policy in policies {
+        for (i, candidate) in then.question.candidates.iter().enumerate() {
+            let word = |words: &BTreeMap<String, Vec<String>>| {
+                words.get(policy).and_then(|w| w.get(i).cloned()).unwrap_or_else(|| "not asked".to_owned())
+            };
+            let (before, after) = (word(&said), word(&says));
+            if before != after {
+                found.push(difference(Some(*candidate), Some(policy.clone()), before, after));
+            }
+        }
+    }
+    let (before, after) = (outcome_words(then, closeness), outcome_words(now, closeness));
+    if before != after {
+        found.push(difference(None, None, before, after));
+    }
+    found
+}
+
+/// Each policy's word on each candidate.
+fn by_policy(decision: &Decision, closeness: Closeness) -> BTreeMap<String, Vec<String>> {
+    let words = |answer: &Answer| match answer {
+        Answer::Verdicts(verdicts) => verdicts.iter().map(|v| verdict_words(v, closeness)).collect(),
+        Answer::Error(fault) => vec![format!("error {}", fault.code); decision.question.candidates.len()],
+    };
+    decision.votes.iter().map(|vote| (vote.policy.clone(), words(&vote.answer))).collect()
+}
+
+fn verdict_words(verdict: &Verdict, closeness: Closeness) -> String {
+    let (word, reason) = match verdict {
+        Verdict::Allow(reason) => ("allow", reason),
+        Verdict::Deny(reason) => ("deny", reason),
+        Verdict::Abstain => return "abstain".to_owned(),
+    };
+    match (closeness, &reason.detail) {
+        (Closeness::Exact, Some(detail)) => format!("{word} ({}: {detail})", reason.code),
+        _ => format!("{word} ({})", reason.code),
+    }
+}
+
+fn outcome_words(decision: &Decision, closeness: Closeness) -> String {
+    match &decision.outcome {
+        Outcome::Moved { to, reason, policy } => {
+            let said = verdict_words(&Verdict::Allow(reason.clone()), closeness);
+            format!("moved to {to} by {policy}: {said}")
+        }
+        Outcome::Held { denials } if denials.is_empty() => "unchanged".to_owned(),
+        Outcome::Held { denials } => {
+            let each = denials.iter().map(|d| format!("{} by {} ({})", d.candidate, d.policy, d.reason.code));
+            format!("denied {}", each.collect::<Vec<_>>().join(", "))
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Which modules decide. A revision is compiled and probed as a whole before
+//! one pointer is swapped; a decision takes the pointer once and uses what it
+//! got from beginning to end. What can't be loaded leaves the old one in charge.
+//!
+//! Lives above `store` (which keeps bytes and numbers) and `policy` (which
+//! compiles), because those two never see each other.
+
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use crate::facts::{Setting, Settings};
+use crate::metrics::Metrics;
+use crate::policy::{Binding, Manifest, Module, PolicyError, Revision, Sandbox};
+use crate::store::{BoundModule, RevisionRow, Store, StoreError, StoredModule};
+
+/// The source of a revision that the policy directory made.
+pub const FROM_DIR: &str = "dir";
+
+/// The source of a revision that was asked for over HTTP.
+pub const FROM_API: &str = "api";
+
+/// Modules that one revision may bind.
+pub const MAX_MODULES: usize = 64;
+
+/// The revision in charge. Cheap to clone; reading it never waits.
+#[derive(Clone)]
+pub struct Active(Arc<ArcSwap<Revision>>);
+
+impl Active {
+    /// None in charge yet: every candidate is denied.
+    pub fn none() -> Self {
+        Self::of(Revision { number: 0, bindings: Vec::new() })
+    }
+
+    /// `revision` in charge.
+    pub fn of(revision: Revision) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(revision)))
+    }
+
+    pub fn get(&self) -> Arc<Revision> {
+        self.0.load_full()
+    }
+
+    fn swap(&self, revision: Revision) {
+        self.0.store(Arc::new(revision));
+    }
+}
+
+/// A setting as people write it: a duration is a string such as `5m`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum WrittenSetting {
+    Flag(bool),
+    Number(f64),
+    Text(String),
+}
+
+/// Settings as people write them, by name.
+pub type WrittenSettings = BTreeMap<String, WrittenSetting>;
+
+/// One module of a revision that is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// How errors call it: a file, or a digest.
+    pub label: String,
+    pub bytes: Bytes,
+    pub settings: WrittenSettings,
+}
+
+/// A module that the host has and can run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModuleInfo {
+    pub digest: String,
+    pub hooks: crate::policy::Hooks,
+    pub manifest: Manifest,
+}
+
+/// Why a revision was refused. The old one stays in charge.
+#[derive(Debug, thiserror::Error)]
+pub enum RevisionError {
+    #[error("{module}: {error}")]
+    Module { module: String, error: PolicyError },
+    #[error("{path}: {why}")]
+    Directory { path: String, why: String },
+    #[error("a revision binds 1 to {MAX_MODULES} modules, not {0}")]
+    Count(usize),
+    #[error("{0} and {1} both call themselves {2:?}")]
+    SameName(String, String, String),
+    #[error("there is no module {0}; upload it first")]
+    NoSuchModule(String),
+    #[error("there is no revision {0}")]
+    NoSuchRevision(i64),
+    #[error("no revision was active before the active one")]
+    NothingBefore,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// `policies.toml`: the order in which policies are asked, and their settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifesto {
+    #[serde(default)]
+    policy: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    module: String,
+    #[serde(default)]
+    settings: WrittenSettings,
+}
+
+/// Loads, activates and rolls back revisions, one at a time.
+pub struct Revisions {
+    store: Store,
+    sandbox: Sandbox,
+    active: Active,
+    metrics: Arc<Metrics>,
+    one_at_a_time: Mutex<()>,
+}
+
+impl Revisions {
+    pub fn new(store: Store, sandbox: Sandbox, metrics: Arc<Metrics>) -> Self {
+        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(()) }
+    }
+
+    /// The handle that decisions read.
+    pub fn active(&self) -> Active {
+        self.active.clone()
+    }
+
+    /// Checks, compiles and keeps a module; it decides nothing until a revision binds it.
+    ///
+    /// # Errors
+    /// [`RevisionError::Module`] where it is refused.
+    pub async fn upload(&self, bytes: Bytes) -> Result<ModuleInfo, RevisionError> {
+        let module = self.load("the upload", bytes.clone()).await?;
+        self.keep(&module, bytes).await?;
+        Ok(ModuleInfo {
+            digest: module.digest().to_owned(),
+            hooks: module.hooks(),
+            manifest: module.manifest().clone(),
+        })
+    }
+
+    /// Activates a new revision of `wanted`, in that order.
+    ///
+    /// # Errors
+    /// Whatever keeps one of them from deciding; the old revision stays then.
+    pub async fn activate(&self, source: &str, wanted: Vec<Wanted>) -> Result<RevisionRow, RevisionError> {
+        let _one = self.one_at_a_time.lock().await;
+        self.refused(self.install(source, wanted).await)
+    }
+
+    /// Activates a new revision of modules that were uploaded before.
+    ///
+    /// # Errors
+    /// [`RevisionError::NoSuchModule`], or what keeps one from deciding.
+    pub async fn activate_uploaded(
+        &self,
+        modules: Vec<(String, WrittenSettings)>,
+    ) -> Result<RevisionRow, RevisionError> {
+        let mut wanted = Vec::with_capacity(modules.len());
+        for (digest, settings) in modules {
+            let Some(module) = self.store.module(&digest).await? else {
+                return Err(RevisionError::NoSuchModule(digest));
+            };
+            wanted.push(Wanted { label: digest, bytes: module.bytes, settings });
+        }
+        self.activate(FROM_API, wanted).await
+    }
+
+    /// Loads a directory as a revision, unless it holds what it held when it
+    /// was last loaded: then whatever is in charge (a rollback, say) stays.
+    ///
+    /// # Errors
+    /// Whatever keeps one of its modules from deciding; the old revision stays then.
+    pub async fn activate_dir(&self, dir: &Path) -> Result<Option<RevisionRow>, RevisionError> {
+        let _one = self.one_at_a_time.lock().await;
+        let wanted = read_dir(dir).await;
+        let result = match wanted {
+            Ok(wanted) => self.install_if_new(wanted).await,
+            Err(error) => Err(error),
+        };
+        self.refused(result)
+    }
+
+    /// Makes an older revision active again.
+    ///
+    /// # Errors
+    /// [`RevisionError::NoSuchRevision`], or what keeps it from loading.
+    pub async fn reactivate(&self, number: i64) -> Result<RevisionRow, RevisionError> {
+        let _one = self.one_at_a_time.lock().await;
+        let all = self.store.revisions().await?;
+        let row =
+            all.into_iter().find(|r| r.number == number).ok_or(RevisionError::NoSuchRevision(number))?;
+        let revision = self.rebuild(&row).await?;
+        if !self.store.activate(number).await? {
+            return Err(RevisionError::NoSuchRevision(number));
+        }
+        self.put_in_charge(revision);
+        self.row(number).await
+    }
+
+    /// Makes the revision active that was active before the active one.
+    ///
+    /// # Errors
+    /// [`RevisionError::NothingBefore`], or what keeps it from loading.
+    pub async fn roll_back(&self) -> Result<RevisionRow, RevisionError> {
+        let before = self.store.previous_revision().await?.ok_or(RevisionError::NothingBefore)?;
+        self.reactivate(before.number).await
+    }
+
+    /// Follows the database: at start, and when another host activated a revision.
+    ///
+    /// # Errors
+    /// What keeps the active revision from loading here; the old one stays then.
+    pub async fn follow(&self) -> Result<(), RevisionError> {
+        let _one = self.one_at_a_time.lock().await;
+        let Some(row) = self.store.active_revision().await? else { return Ok(()) };
+        if row.number != self.active.get().number {
+            let revision = self.rebuild(&row).await?;
+            self.put_in_charge(revision);
+        }
+        Ok(())
+    }
+
+    /// All revisions, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(&self) -> Result<Vec<RevisionRow>, StoreError> {
+        self.store.revisions().await
+    }
+
+    async fn row(&self, number: i64) -> Result<RevisionRow, RevisionError> {
+        let all = self.store.revisions().await?;
+        all.into_iter().find(|r| r.number == number).ok_or(RevisionError::NoSuchRevision(number))
+    }
+
+    async fn load(&self, label: &str, bytes: Bytes) -> Result<Arc<Module>, RevisionError> {
+        let refused = |error| RevisionError::Module { module: label.to_owned(), error };
+        self.sandbox.load(bytes).await.map_err(refused)
+    }
+
+    async fn keep(&self, module: &Module, bytes: Bytes) -> Result<(), StoreError> {
+        let manifest = module.manifest();
+        self.store
+            .put_module(&StoredModule {
+                digest: module.digest().to_owned(),
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+                bytes,
+            })
+            .await
+    }
+
+    /// Compiles and probes all of `wanted`; keeps nothing yet.
+    async fn bind(&self, wanted: &[Wanted]) -> Result<(Vec<Binding>, Vec<BoundModule>), RevisionError> {
+        if wanted.is_empty() || wanted.len() > MAX_MODULES {
+            return Err(RevisionError::Count(wanted.len()));
+        }
+        let mut bindings = Vec::with_capacity(wanted.len());
+        let mut rows: Vec<BoundModule> = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let refused = |error| RevisionError::Module { module: one.label.clone(), error };
+            let module = self.load(&one.label, one.bytes.clone()).await?;
+            let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
+            let settings = module.settle(&given).map_err(refused)?;
+            let manifest = module.manifest();
+            if let Some(i) = rows.iter().position(|r| r.name == manifest.name) {
+                let other = wanted[i].label.clone();
+                return Err(RevisionError::SameName(other, one.label.clone(), manifest.name.clone()));
+            }
+            rows.push(BoundModule {
+                digest: module.digest().to_owned(),
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+                settings: given,
+            });
+            bindings.push(Binding { module, settings });
+        }
+        Ok((bindings, rows))
+    }
+
+    async fn install(&self, source: &str, wanted: Vec<Wanted>) -> Result<RevisionRow, RevisionError> {
+        let (bindings, rows) = self.bind(&wanted).await?;
+        self.store_and_swap(source, wanted, bindings, rows).await
+    }
+
+    async fn install_if_new(&self, wanted: Vec<Wanted>) -> Result<Option<RevisionRow>, RevisionError> {
+        let (bindings, rows) = self.bind(&wanted).await?;
+        let last = self.store.newest_revision_from(FROM_DIR).await?;
+        if last.is_some_and(|last| last.fingerprint == fingerprint(&rows)) {
+            return Ok(None);
+        }
+        self.store_and_swap(FROM_DIR, wanted, bindings, rows).await.map(Some)
+    }
+
+    async fn store_and_swap(
+        &self,
+        source: &str,
+        wanted: Vec<Wanted>,
+        bindings: Vec<Binding>,
+        rows: Vec<BoundModule>,
+    ) -> Result<RevisionRow, RevisionError> {
+        for (binding, one) in bindings.iter().zip(wanted) {
+            self.keep(&binding.module, one.bytes).await?;
+        }
+        let number = self.store.activate_new(source, &fingerprint(&rows), &rows).await?;
+        self.put_in_charge(Revision { number, bindings });
+        self.row(number).await
+    }
+
+    /// Loads a stored revision again.
+    async fn rebuild(&self, row: &RevisionRow) -> Result<Revision, RevisionError> {
+        let mut bindings = Vec::with_capacity(row.modules.len());
+        for bound in &row.modules {
+            let refused = |error| RevisionError::Module { module: bound.name.clone(), error };
+            let Some(stored) = self.store.module(&bound.digest).await? else {
+                return Err(RevisionError::NoSuchModule(bound.digest.clone()));
+            };
+            let module = self.load(&bound.name, stored.bytes).await?;
+            let settings = module.settle(&bound.settings).map_err(refused)?;
+            bindings.push(Binding { module, settings });
+        }
+        Ok(Revision { number: row.number, bindings })
+    }
+
+    fn put_in_charge(&self, revision: Revision) {
+        let policies: Vec<_> = revision.bindings.iter().map(|b| b.module.manifest().name.as_str()).collect();
+        tracing::info!(
+            policy.revision = revision.number,
+            policies = policies.join(","),
+            "revision in charge"
+        );
+        self.metrics.revision.set(revision.number);
+        self.active.swap(revision);
+    }
+
+    fn refused<T>(&self, result: Result<T, RevisionError>) -> Result<T, RevisionError> {
+        if result.is_err() {
+            self.metrics.revisions_refused.inc();
+        }
+        result
+    }
+}
+
+/// Loads `dir` without a database, as `sprag replay --policy-dir` does.
+///
+/// # Errors
+/// Whatever keeps one of its modules from deciding.
+pub async fn load_dir(sandbox: &Sandbox, dir: &Path) -> Result<Revision, RevisionError> {
+    let mut bindings = Vec::new();
+    for one in read_dir(dir).await? {
+        let refused = |error| RevisionError::Module { module: one.label.clone(), error };
+        let module = sandbox.load(one.bytes.clone()).await.map_err(refused)?;
+        let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
+        let settings = module.settle(&given).map_err(refused)?;
+        bindings.push(Binding { module, settings });
+    }
+    // Any number but 0, which means that nobody decides.
+    Ok(Revision { number: -1, bindings })
+}
+
+/// Reads every `*.wasm` of `dir` in the order of its `policies.toml`; those
+/// that it doesn't name follow by name.
+///
+/// # Errors
+/// [`RevisionError::Directory`] with the file and what is wrong with it.
+pub async fn read_dir(dir: &Path) -> Result<Vec<Wanted>, RevisionError> {
+    let failed =
+        |path: &Path, why: String| RevisionError::Directory { path: path.display().to_string(), why };
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut entries = tokio::fs::read_dir(dir).await.map_err(|e| failed(dir, e.to_string()))?;
+    while let Some(entry) = entries.next_entry().await.map_err(|e| failed(dir, e.to_string()))? {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e == "wasm")
+            && let Some(stem) = path.file_stem().and_then(|s| s.to_str())
+        {
+            files.insert(stem.to_owned(), path);
+        }
+    }
+    let listing = dir.join("policies.toml");
+    let manifesto: Manifesto = match tokio::fs::read_to_string(&listing).await {
+        Ok(text) => toml::from_str(&text).map_err(|e| failed(&listing, e.to_string()))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Manifesto::default(),
+        Err(e) => return Err(failed(&listing, e.to_string())),
+    };
+    let mut ordered = Vec::with_capacity(files.len());
+    for entry in manifesto.policy {
+        let Some(path) = files.remove(&entry.module) else {
+            let why = format!(
+                "module {:?} is named twice, or there is no {}.wasm beside it",
+                entry.module, entry.module
+            );
+            return Err(failed(&listing, why));
+        };
+        ordered.push((path, entry.settings));
+    }
+    ordered.extend(files.into_values().map(|path| (path, WrittenSettings::new())));
+    let mut wanted = Vec::with_capacity(ordered.len());
+    for (path, settings) in ordered {
+        let bytes = tokio::fs::read(&path).await.map_err(|e| failed(&path, e.to_string()))?;
+        wanted.push(Wanted { label: path.display().to_string(), bytes: bytes.into(), settings });
+    }
+    if wanted.is_empty() {
+        return Err(failed(dir, "holds no *.wasm file".to_owned()));
+    }
+    Ok(wanted)
+}
+
+/// Reads written settings by the types that the module declares.
+fn read_settings(manifest: &Manifest, written: &WrittenSettings) -> Result<Settings, PolicyError> {
+    let mut settings = Settings::new();
+    for (name, value) in written {
+        let declared = manifest.settings.iter().find(|s| s.name == *name).map(|s| &s.default);
+        let setting = match (value, declared) {
+            (WrittenSetting::Flag(flag), _) => Setting::Flag(*flag),
+            (WrittenSetting::Number(number), _) => Setting::Number(*number),
+            (WrittenSetting::Text(text), Some(Setting::Duration(_))) => Setting::Duration(
+                duration_ms(text).map_err(|why| PolicyError::BadSetting { name: name.clone(), why })?,
+            ),
+            (WrittenSetting::Text(text), _) => Setting::Text(text.clone()),
+        };
+        settings.insert(name.clone(), setting);
+    }
+    Ok(settings)
+}
+
+/// `90s`, `5m`, `1h 30m` … in milliseconds.
+fn duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no length of time; write one such as 30s, 5m or 1h 30m");
+    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
+    u64::try_from(duration.as_millis()).map_err(|_| wrong())
+}
+
+/// Equal where the same modules decide in the same order with the same settings.
+fn fingerprint(modules: &[BoundModule]) -> String {
+    let mut hash = Sha256::new();
+    for module in modules {
+        // Names and settings are lists of strings and numbers: this can't fail.
+        let settings = serde_json::to_string(&module.settings).unwrap_or_default();
+        hash.update(module.digest.as_bytes());
+        hash.update(settings.as_bytes());
+        hash.update(b"\n");
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

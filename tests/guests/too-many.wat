@@ -1,0 +1,8 @@
+;; One verdict more than candidates.
+;; include memory.inc
+;; include about.inc
+;; include verdicts.inc
+(func (export "sprag:policy/guard@1.0.0#decide") (param $request i32) (result i32)
+  (call $answer
+    (i32.add (i32.load offset=188 (local.get $request)) (i32.const 1))
+    (i32.const 0x500) (i32.const 4)))

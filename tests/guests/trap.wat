@@ -1,0 +1,6 @@
+;; Reaches the unreachable.
+;; include memory.inc
+;; include about.inc
+;; include verdicts.inc
+(func (export "sprag:policy/guard@1.0.0#decide") (param $request i32) (result i32)
+  unreachable)

@@ -1,0 +1,6 @@
+;; A pointer beyond the memory.
+;; include memory.inc
+;; include about.inc
+;; include verdicts.inc
+(func (export "sprag:policy/guard@1.0.0#decide") (param $request i32) (result i32)
+  (i32.const 0x7ffffff0))

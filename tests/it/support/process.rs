@@ -1,0 +1,110 @@
+//! The real `sprag serve` as a process that can be stopped or killed.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::{policy_dir, sprag_bin};
+
+/// The admin token of every host that a test starts.
+pub const ADMIN: &str = "an-admin-token-for-tests";
+
+/// A running host.
+pub struct Process {
+    child: Child,
+    pub url: String,
+    pub client: reqwest::Client,
+}
+
+impl Process {
+    /// Starts a host with the shipped policies on a free port and waits until it serves.
+    pub async fn start(database_url: &str, state_dir: &Path, config: &str) -> Self {
+        let file = state_dir.join("sprag.toml");
+        std::fs::write(&file, config).expect("writing the configuration");
+        let mut child = Command::new(sprag_bin())
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .arg("--config")
+            .arg(&file)
+            .arg("--state-dir")
+            .arg(state_dir)
+            .arg("--policy-dir")
+            .arg(policy_dir())
+            .env("SPRAG_DATABASE_URL", database_url)
+            .env("SPRAG_ADMIN_TOKEN", ADMIN)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("starting the host");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut log = Vec::new();
+        let url = loop {
+            let Some(line) = lines.next_line().await.expect("reading the log") else {
+                panic!("the host ended before it served:\n{}", log.join("\n"));
+            };
+            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            if entry["fields"]["message"] == "serving" {
+                break format!("http://{}", entry["fields"]["listen"].as_str().expect("an address"));
+            }
+            log.push(line);
+        };
+        // Somebody has to read on, or the host would wait for its log.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, url, client: reqwest::Client::new() }
+    }
+
+    /// `kill -9`.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("killing the host");
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    pub async fn stop(mut self) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("sending the signal");
+        assert!(sent.success());
+        let ended = self.child.wait().await.expect("waiting for the host");
+        assert!(ended.success(), "the host ended with {ended}");
+    }
+
+    /// Creates a workspace; its id and token.
+    pub async fn create(&self, body: Value) -> (String, String) {
+        let made = self.admin(reqwest::Method::POST, "workspaces", Some(body)).await;
+        let text = |key: &str| made[key].as_str().unwrap_or_else(|| panic!("no {key} in {made}")).to_owned();
+        (text("id"), text("auth_token"))
+    }
+
+    /// An operator's request that must succeed.
+    pub async fn admin(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self.client.request(method, format!("{}/{path}", self.url)).bearer_auth(ADMIN);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.expect("asking the host");
+        let status = response.status();
+        let answer: Value = response.json().await.expect("reading the answer");
+        assert!(status.is_success(), "{path}: {status} {answer}");
+        answer
+    }
+}
+
+/// One heartbeat; None where no answer came.
+pub async fn beat(
+    client: &reqwest::Client,
+    url: &str,
+    id: &str,
+    token: &str,
+    uptime: u64,
+    error_rate: f64,
+) -> Option<(u16, Value)> {
+    let body = json!({
+        "workspace_id": id, "uptime_seconds": uptime, "error_rate": error_rate,
+        "mcp_server_present": true, "model_present": true, "loaded_mcp_tools": 3,
+    });
+    let sent = client.post(format!("{url}/registry/heartbeat")).bearer_auth(token).json(&body).send().await;
+    let response = sent.ok()?;
+    let status = response.status().as_u16();
+    Some((status, response.json().await.ok()?))
+}

@@ -1,0 +1,196 @@
+//! Create, list, read, patch, remove.
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::{Value, json};
+use sprag::store::Backend;
+
+use crate::support::db::TestDb;
+use crate::support::host::{ADMIN, TestHost};
+
+#[rstest]
+#[tokio::test]
+async fn created_as_asked(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (parent, _) = host.create(json!({ "name": "parent" })).await;
+    let body = json!({ "name": "héllo", "kind": "platform", "runtime": "hermes", "provider": "process",
+        "parent_id": parent, "tier": "gold", "labels": { "team": "a" }, "persistent_volume": true,
+        "hibernation_idle_minutes": 30, "unknown": 1 });
+    let answer = host.admin(Method::POST, "/workspaces", body.clone()).await;
+    assert_eq!(answer.status, 201);
+    let id = answer.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("location"), format!("/workspaces/{id}"));
+    assert_eq!(answer.body["status"], "provisioning");
+    let row = host.get(&format!("/workspaces/{id}")).await.ok();
+    for (key, value) in body.as_object().unwrap().iter().filter(|(k, _)| *k != "unknown") {
+        assert_eq!(&row[key], value, "{key}");
+    }
+    assert_eq!(row["version"], 1);
+    assert!(row["created_at"].as_str().unwrap().ends_with('Z'));
+    let (plain, _) = host.create(json!({ "name": "plain" })).await;
+    let row = host.get(&format!("/workspaces/{plain}")).await.ok();
+    assert_eq!((&row["kind"], &row["runtime"]), (&json!("workspace"), &json!("claude-code")));
+}
+
+#[rstest]
+#[case("name", json!(null))]
+#[case("name", json!("  "))]
+#[case("name", json!("x".repeat(201)))]
+#[case("name", json!(7))]
+#[case("kind", json!("Work Space"))]
+#[case("runtime", json!(""))]
+#[case("provider", json!("-x"))]
+#[case("tier", json!(""))]
+#[case("labels", json!([]))]
+#[case("parent_id", json!("nobody"))]
+#[case("hibernation_idle_minutes", json!(0))]
+#[case("hibernation_idle_minutes", json!(1.5))]
+#[case("persistent_volume", json!("yes"))]
+#[tokio::test]
+async fn not_created(
+    #[case] field: &str,
+    #[case] value: Value,
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let mut body = json!({ "name": "one" });
+    body[field] = value;
+    let answer = host.admin(Method::POST, "/workspaces", body).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!(answer.body["field"], field);
+    assert!(answer.body["expected"].is_string());
+    assert_eq!(host.get("/workspaces").await.ok(), json!([]));
+}
+
+#[rstest]
+#[tokio::test]
+async fn listed_by_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        let kind = if n == 2 { "platform" } else { "workspace" };
+        made.push(host.create(json!({ "name": format!("w{n}"), "kind": kind })).await.0);
+    }
+    let mut path = "/workspaces?kind=workspace&limit=2".to_owned();
+    let mut seen = Vec::new();
+    for pages in [true, false] {
+        let page = host.get(&path).await;
+        let link = page.header("link").to_owned();
+        let ids: Vec<_> = page.ok().as_array().unwrap().iter().map(|w| w["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(ids.len(), 2);
+        seen.extend(ids);
+        assert_eq!(link.ends_with("; rel=\"next\""), pages, "{link:?}");
+        path = link.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+    }
+    made.remove(2);
+    assert_eq!(seen, made);
+
+    host.call(Method::DELETE, &format!("/workspaces/{}", made[0]), Some(ADMIN), None).await.ok();
+    let count = async |path: &str| host.get(path).await.ok().as_array().unwrap().len();
+    assert_eq!(count("/workspaces").await, 4);
+    assert_eq!(count("/workspaces?include_removed=true").await, 5);
+    assert_eq!(count("/workspaces?status=removed").await, 1);
+    assert_eq!(count("/workspaces?status=provisioning&runtime=claude-code").await, 4);
+    assert_eq!(count("/workspaces?provider=nobody").await, 0);
+    for (query, field) in [("status=alive", "status"), ("limit=0", "limit"), ("limit=501", "limit"),
+        ("include_removed=perhaps", "include_removed")]
+    {
+        let answer = host.get(&format!("/workspaces?{query}")).await;
+        assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+        assert_eq!(answer.body["field"], field);
+    }
+    assert_eq!(host.get("/workspaces?limit=1&limit=2").await.problem(), (400, "BAD_QUERY"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn patched(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (parent, _) = host.create(json!({ "name": "parent" })).await;
+    let (child, _) = host.create(json!({ "name": "child", "parent_id": parent, "tier": "gold" })).await;
+    let path = format!("/workspaces/{child}");
+    let row = host.admin(Method::PATCH, &path, json!({ "name": "new", "labels": { "a": "b" } })).await.ok();
+    assert_eq!((&row["name"], &row["labels"], &row["tier"]), (&json!("new"), &json!({ "a": "b" }), &json!("gold")));
+    assert_eq!(row["version"], 1);
+    let row = host.admin(Method::PATCH, &path, json!({ "parent_id": null, "tier": null, "status": "online" })).await.ok();
+    assert_eq!((&row["parent_id"], &row["tier"], &row["status"]), (&Value::Null, &Value::Null, &json!("provisioning")));
+
+    host.admin(Method::PATCH, &path, json!({ "parent_id": parent })).await.ok();
+    let up = format!("/workspaces/{parent}");
+    let moved = |parent: &str| json!({ "parent_id": parent });
+    assert_eq!(host.admin(Method::PATCH, &up, moved(&child)).await.problem(), (409, "PARENT_CYCLE"));
+    assert_eq!(host.admin(Method::PATCH, &up, moved(&parent)).await.problem(), (409, "PARENT_CYCLE"));
+    assert_eq!(host.admin(Method::PATCH, &up, moved("nobody")).await.problem(), (400, "INVALID_FIELD"));
+    assert_eq!(host.admin(Method::PATCH, "/workspaces/nobody", json!({})).await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    let (gone, _) = host.create(json!({ "name": "gone" })).await;
+    host.call(Method::DELETE, &format!("/workspaces/{gone}"), Some(ADMIN), None).await.ok();
+    assert_eq!(host.admin(Method::PATCH, &up, moved(&gone)).await.problem(), (409, "PARENT_REMOVED"));
+    let removed = host.admin(Method::PATCH, &format!("/workspaces/{gone}"), json!({ "name": "x" })).await;
+    assert_eq!(removed.problem(), (410, "WORKSPACE_REMOVED"));
+    let create = json!({ "name": "x", "parent_id": gone });
+    assert_eq!(host.admin(Method::POST, "/workspaces", create).await.problem(), (409, "PARENT_REMOVED"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn removed_with_all_below(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (top, _) = host.create(json!({ "name": "top" })).await;
+    let (middle, _) = host.create(json!({ "name": "middle", "parent_id": top })).await;
+    let (bottom, token) = host.create(json!({ "name": "bottom", "parent_id": middle })).await;
+    let path = format!("/workspaces/{top}");
+    let answer = host.call(Method::DELETE, &path, Some(ADMIN), None).await.ok();
+    assert_eq!((&answer["status"], &answer["removed"]), (&json!("removed"), &json!(3)));
+    let decision = host.get(&format!("/decisions/{}", answer["decision_id"].as_str().unwrap())).await.ok();
+    assert_eq!(decision["question"]["workspace"]["id"], top);
+    for id in [&top, &middle, &bottom] {
+        assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["status"], "removed");
+        assert_eq!(host.get(&format!("/events/{id}")).await.ok()[0]["type"], "WORKSPACE_REMOVED");
+    }
+    assert_eq!(host.beat(&bottom, &token).await.problem(), (410, "WORKSPACE_REMOVED"));
+    let delete = async |path: &str| host.call(Method::DELETE, path, Some(ADMIN), None).await;
+    assert_eq!(delete(&path).await.problem(), (410, "WORKSPACE_REMOVED"));
+    assert_eq!(delete("/workspaces/nobody").await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    assert_eq!(host.get("/workspaces/nobody").await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    assert_eq!(host.get("/decisions/nobody").await.problem(), (404, "DECISION_NOT_FOUND"));
+}
+
+/// Every operator's route, with the agent's token and with none.
+#[tokio::test]
+async fn operators_only() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    let (get, post) = (Method::GET, Method::POST);
+    let calls = [
+        (post.clone(), "/workspaces".to_owned()),
+        (get.clone(), "/workspaces".to_owned()),
+        (get.clone(), format!("/workspaces/{id}")),
+        (Method::PATCH, format!("/workspaces/{id}")),
+        (Method::DELETE, format!("/workspaces/{id}")),
+        (get.clone(), "/events".to_owned()),
+        (get.clone(), format!("/events/{id}")),
+        (get.clone(), "/events/stream".to_owned()),
+        (get.clone(), "/decisions".to_owned()),
+        (get.clone(), "/decisions/x".to_owned()),
+        (get.clone(), "/policies".to_owned()),
+        (get, "/policies/revisions".to_owned()),
+        (post.clone(), "/policies/modules".to_owned()),
+        (post.clone(), "/policies/revisions".to_owned()),
+        (post.clone(), "/policies/revisions/1/activate".to_owned()),
+        (post, "/policies/rollback".to_owned()),
+    ];
+    for (method, path) in calls {
+        for token in [None, Some(token.as_str())] {
+            let answer = host.call(method.clone(), &path, token, Some(json!({}))).await;
+            assert_eq!(answer.problem(), (401, "UNAUTHORIZED"), "{method} {path}");
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+            assert!(!answer.body.to_string().contains("sprag_"), "{}", answer.body);
+        }
+    }
+}
