@@ -29,6 +29,9 @@ const SQLITE_READERS: u32 = 4;
 const SQLITE_BUSY: Duration = Duration::from_secs(5);
 /// Pages of SQLite's cache, per connection: negative, so KiB.
 const SQLITE_CACHE_KIB: &str = "-32768";
+/// Pages of the log that are folded into the file at once. A batch of heartbeats
+/// writes about one page for each; SQLite's own 1000 would fold every few batches.
+const SQLITE_FOLD_PAGES: &str = "4096";
 /// Rows of an answer that may wait between SQLite's thread and its reader.
 const SQLITE_ROW_BUFFER: usize = 512;
 /// More than there are statements here, so that each is prepared once.
@@ -158,14 +161,15 @@ impl Store {
             Pools::Sqlite { writer, .. } => {
                 // sqlx takes no lock for SQLite; the write lock does.
                 let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-                SQLITE_MIGRATIONS.run(&mut *tx).await?;
+                // Not `run`, whose future is not `Send` for a borrowed connection.
+                SQLITE_MIGRATIONS.run_direct(None, &mut *tx, false).await?;
                 tx.commit().await?;
             }
             Pools::Postgres(pool) => {
                 // sqlx's advisory lock belongs to the session: one that failed
                 // must not go back to the pool with it.
                 let mut connection = pool.acquire().await?.detach();
-                let migrated = POSTGRES_MIGRATIONS.run(&mut connection).await;
+                let migrated = POSTGRES_MIGRATIONS.run_direct(None, &mut connection, false).await;
                 let closed = connection.close().await;
                 migrated?;
                 closed?;
@@ -246,6 +250,7 @@ impl Tx {
 
 /// What Postgres serialises by an advisory lock, because no one row stands for it.
 #[derive(Clone, Copy)]
+#[repr(i64)]
 pub(super) enum Lock {
     /// The shape of the tree: two moves, each fine by itself, can close a circle.
     Tree = 0x5370_7261_0001,
@@ -271,6 +276,7 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
         .statement_cache_capacity(STATEMENT_CACHE)
         .row_buffer_size(SQLITE_ROW_BUFFER)
         .pragma("cache_size", SQLITE_CACHE_KIB)
+        .pragma("wal_autocheckpoint", SQLITE_FOLD_PAGES)
         .disable_statement_logging();
     let pool = || {
         SqlitePoolOptions::new()

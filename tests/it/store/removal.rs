@@ -105,3 +105,38 @@ async fn of_two_removals_one_wins(#[values(Backend::Sqlite, Backend::Postgres)] 
         assert_eq!(read(&db.store, &child).await.version, 2);
     }
 }
+
+/// The removal is written but not yet committed when the child arrives: it must
+/// wait for it, and then see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_waits_for_a_removal_that_is_under_way() {
+    let db = TestDb::new(Backend::Postgres).await;
+    db.workspace("p").await;
+    db.workspace("mover").await;
+    let pool = sqlx::PgPool::connect(&db.url).await.unwrap();
+    let mut removal = pool.begin().await.unwrap();
+    sqlx::query("UPDATE workspaces SET status = 'removed', version = 2 WHERE id = 'p'")
+        .execute(&mut *removal)
+        .await
+        .unwrap();
+    let store = db.store.clone();
+    let child = NewWorkspace { parent_id: Some("p".to_owned()), ..new_workspace("child") };
+    let created = tokio::spawn(async move { store.create(&child).await.unwrap() });
+    let store = db.store.clone();
+    let under = Patch { parent_id: Some(Some("p".to_owned())), ..Patch::default() };
+    let moved = tokio::spawn(async move { store.patch("mover", &under).await.unwrap() });
+    // Both now wait for the row, or did not look and are through.
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while !(created.is_finished() || moved.is_finished()) {
+        let (waiting,): (i64,) = sqlx::query_as(waiting).fetch_one(&pool).await.unwrap();
+        if waiting == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    removal.commit().await.unwrap();
+    assert_eq!(created.await.unwrap(), Placed::ParentRemoved);
+    assert_eq!(moved.await.unwrap(), Placed::ParentRemoved);
+    assert_eq!(db.store.snapshot("child").await.unwrap(), None);
+}
