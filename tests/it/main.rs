@@ -2,7 +2,9 @@
 //! it lies (see `support`).
 
 mod cases;
+mod cli;
 mod crash;
+mod fail_closed;
 mod golden;
 mod guests;
 mod machine;

@@ -37,9 +37,13 @@ impl Fleet {
     pub async fn new(backend: Backend, revision: Revision) -> Self {
         let db = TestDb::new(backend).await;
         let store = db.store.clone();
-        // Every decision is kept, so that a test sees one that should not be.
-        let advance = Advance::new(store.clone(), Active::of(revision), Arc::new(Metrics::default()), 1);
+        let advance = advance(&store, revision);
         Self { db, store, advance }
+    }
+
+    /// The path with another revision in charge.
+    pub fn advance_under(&self, revision: Revision) -> Advance {
+        advance(&self.store, revision)
     }
 
     /// A workspace of `kind` and `runtime`, put into `status` as if it had come there.
@@ -133,6 +137,11 @@ impl Fleet {
     {
         self.advance.clone().with_between(Arc::new(Once { done: AtomicBool::new(false), act }))
     }
+}
+
+/// Every decision is kept, so that a test sees one that should not be.
+fn advance(store: &Store, revision: Revision) -> Advance {
+    Advance::new(store.clone(), Active::of(revision), Arc::new(Metrics::default()), 1)
 }
 
 /// Runs one statement between every judgement and its write.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -17,42 +18,58 @@ pub struct Process {
     child: Child,
     pub url: String,
     pub client: reqwest::Client,
+    admin: String,
+    log: Arc<Mutex<String>>,
 }
 
 impl Process {
     /// Starts a host with the shipped policies on a free port and waits until it serves.
     pub async fn start(database_url: &str, state_dir: &Path, config: &str) -> Self {
+        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
+        Self::start_in(database_url, state_dir, &config, Some(ADMIN)).await
+    }
+
+    /// Starts a host with exactly this configuration.
+    pub async fn start_in(database_url: &str, state_dir: &Path, config: &str, admin: Option<&str>) -> Self {
         let file = state_dir.join("sprag.toml");
         std::fs::write(&file, config).expect("writing the configuration");
-        let mut child = Command::new(sprag_bin())
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
-            .arg("--config")
-            .arg(&file)
-            .arg("--state-dir")
-            .arg(state_dir)
-            .arg("--policy-dir")
-            .arg(policy_dir())
-            .env("SPRAG_DATABASE_URL", database_url)
-            .env("SPRAG_ADMIN_TOKEN", ADMIN)
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("starting the host");
+        let mut command = Command::new(sprag_bin());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&file);
+        command.arg("--state-dir").arg(state_dir).env("SPRAG_DATABASE_URL", database_url);
+        if let Some(admin) = admin {
+            command.env("SPRAG_ADMIN_TOKEN", admin);
+        }
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("starting the host");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut log = Vec::new();
+        let log = Arc::new(Mutex::new(String::new()));
         let url = loop {
             let Some(line) = lines.next_line().await.expect("reading the log") else {
-                panic!("the host ended before it served:\n{}", log.join("\n"));
+                panic!("the host ended before it served:\n{}", log.lock().expect("the log"));
             };
             let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            keep(&log, &line);
             if entry["fields"]["message"] == "serving" {
                 break format!("http://{}", entry["fields"]["listen"].as_str().expect("an address"));
             }
-            log.push(line);
         };
         // Somebody has to read on, or the host would wait for its log.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, url, client: reqwest::Client::new() }
+        let kept = log.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                keep(&kept, &line);
+            }
+        });
+        let admin = match admin {
+            Some(admin) => admin.to_owned(),
+            None => std::fs::read_to_string(state_dir.join("admin-token")).expect("the admin token"),
+        };
+        let admin = admin.trim().to_owned();
+        Self { child, url, client: reqwest::Client::new(), admin, log }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
     }
 
     /// `kill -9`.
@@ -78,7 +95,8 @@ impl Process {
 
     /// An operator's request that must succeed.
     pub async fn admin(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
-        let mut request = self.client.request(method, format!("{}/{path}", self.url)).bearer_auth(ADMIN);
+        let mut request =
+            self.client.request(method, format!("{}/{path}", self.url)).bearer_auth(&self.admin);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -88,6 +106,12 @@ impl Process {
         assert!(status.is_success(), "{path}: {status} {answer}");
         answer
     }
+}
+
+fn keep(log: &Mutex<String>, line: &str) {
+    let mut log = log.lock().expect("the log");
+    log.push_str(line);
+    log.push('\n');
 }
 
 /// One heartbeat; None where no answer came.
