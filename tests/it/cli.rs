@@ -257,3 +257,21 @@ fn what_can_not_start_says_why(#[case] args: &[&str], #[case] says: &str) {
     assert!(err(&output).contains(says), "{}", err(&output));
     assert!(!err(&output).contains("hunter2"), "a password in an error: {}", err(&output));
 }
+
+#[test]
+fn the_documented_configuration_is_the_default_one() {
+    let page = include_str!("../../docs/operating.md");
+    let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let documented: sprag::config::Config = toml::from_str(block).expect("a configuration");
+    assert_eq!(documented, sprag::config::Config::default());
+    let keys = |config: &str| {
+        let table: toml::Table = config.parse().expect("TOML");
+        let inner = |(name, value): (&String, &toml::Value)| match value {
+            toml::Value::Table(table) => table.keys().map(|key| format!("{name}.{key}")).collect(),
+            _ => vec![name.clone()],
+        };
+        table.iter().flat_map(inner).collect::<Vec<_>>()
+    };
+    let defaults = toml::to_string(&sprag::config::Config::default()).expect("TOML");
+    assert_eq!(keys(block), keys(&defaults), "the page names every key");
+}

@@ -127,13 +127,8 @@ fn revision_line(row: &Value) -> String {
         })
         .collect();
     let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
-    format!(
-        "{mark} {:>4}  {}  {:<8}  {}\n",
-        row["number"],
-        text("created_at"),
-        text("source"),
-        names.join(", ")
-    )
+    let number = row["number"].as_i64().unwrap_or_default();
+    format!("{mark} {number:>4}  {}  {:<8}  {}\n", text("created_at"), text("source"), names.join(", "))
 }
 
 impl Host {
