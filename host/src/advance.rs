@@ -50,7 +50,7 @@ pub enum Removal {
     /// The workspace and its descendants are removed: the decision on each, its own first.
     Done(Vec<Decision>),
     /// A policy denied it for the workspace or one of its descendants; nothing changed.
-    Denied(Decision),
+    Denied(Box<Decision>),
     /// It is removed already.
     Already,
     Unknown,
@@ -71,7 +71,8 @@ pub struct Advance {
     store: Store,
     active: Active,
     metrics: Arc<Metrics>,
-    /// One in this many unremarkable decisions is kept.
+    /// One in this many decisions is kept that nobody asked for by name, and
+    /// that moved and denied nothing.
     sample: u64,
     /// Told of every committed step, so that event streams wake at once.
     changed: Arc<Notify>,
@@ -179,7 +180,7 @@ impl Advance {
                 let judged = self.judge(facts, &edge, &cause, None).await?;
                 if !matches!(judged.decision.outcome, Outcome::Moved { .. }) {
                     self.write(std::slice::from_ref(&judged.step)).await?;
-                    return Ok(Removal::Denied(judged.decision));
+                    return Ok(Removal::Denied(Box::new(judged.decision)));
                 }
                 steps.push(judged.step);
                 decisions.push(judged.decision);
@@ -217,7 +218,8 @@ impl Advance {
             Outcome::Held { .. } => None,
         };
         let refused = transition.is_none() && decision.is_remarkable();
-        let kept = decision.is_remarkable() || self.is_sampled(&decision.id);
+        let commanded = matches!(cause, Cause::Commanded(_));
+        let kept = commanded || decision.is_remarkable() || self.is_sampled(&decision.id);
         let step = Step {
             workspace_id: decision.question.workspace.id.clone(),
             version,
@@ -249,7 +251,8 @@ impl Advance {
 
     /// By the id's own random bits: no counter to share, no clock.
     fn is_sampled(&self, id: &str) -> bool {
-        self.sample != 0 && Uuid::parse_str(id).is_ok_and(|id| id.as_u128() as u64 % self.sample == 0)
+        self.sample != 0
+            && Uuid::parse_str(id).is_ok_and(|id| (id.as_u128() as u64).is_multiple_of(self.sample))
     }
 }
 
