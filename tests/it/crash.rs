@@ -60,7 +60,10 @@ async fn under_load(host: Process, agents: Vec<Told>, enough: usize, kill: bool)
         .map(|told| tokio::spawn(heartbeat_until_cut_off(host.url.clone(), told, answered.clone())))
         .collect();
     while answered.load(Ordering::SeqCst) < enough {
-        assert!(!tasks.iter().all(tokio::task::JoinHandle::is_finished), "the host stopped answering by itself");
+        assert!(
+            !tasks.iter().all(tokio::task::JoinHandle::is_finished),
+            "the host stopped answering by itself"
+        );
         tokio::task::yield_now().await;
     }
     if kill {

@@ -39,7 +39,8 @@ async fn an_agent_registers_and_heartbeats(#[values(Backend::Sqlite, Backend::Po
     assert_eq!(registered["status"], "registered");
     assert_eq!(registered["workspace_status"], "online");
     assert!(registered.get("auth_token").is_none(), "a live token exists: {registered}");
-    let decision = host.get(&format!("/decisions/{}", registered["decision_id"].as_str().unwrap())).await.ok();
+    let decision =
+        host.get(&format!("/decisions/{}", registered["decision_id"].as_str().unwrap())).await.ok();
     assert_eq!(decision["format"], "sprag.decision/1");
 
     let beat = host.beat(&id, &token).await.ok();
@@ -137,19 +138,28 @@ async fn who_may_not_heartbeat(#[values(Backend::Sqlite, Backend::Postgres)] bac
         [(HEARTBEAT, healthy(&id)), (CARD, json!({ "workspace_id": id, "agent_card": { "v": 1 } }))]
     {
         for wrong in [None, Some("stranger"), Some(others.as_str())] {
-            assert_eq!(host.agent(path, wrong, body.clone()).await.problem(), (401, "UNAUTHORIZED"), "{path}");
+            assert_eq!(
+                host.agent(path, wrong, body.clone()).await.problem(),
+                (401, "UNAUTHORIZED"),
+                "{path}"
+            );
         }
         let mut unknown = body.clone();
         unknown["workspace_id"] = json!("nobody");
         assert_eq!(host.agent(path, Some(&token), unknown).await.problem(), (404, "WORKSPACE_NOT_FOUND"));
     }
-    assert_eq!(host.agent(REGISTER, Some(&token), ready("nobody")).await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    assert_eq!(
+        host.agent(REGISTER, Some(&token), ready("nobody")).await.problem(),
+        (404, "WORKSPACE_NOT_FOUND")
+    );
     let basic = host.client.post(format!("{}{HEARTBEAT}", host.url)).basic_auth("a", Some("b"));
     assert_eq!(basic.json(&healthy(&id)).send().await.unwrap().status(), 401);
     let row = host.get(&format!("/workspaces/{id}")).await.ok();
     assert_eq!((&row["last_heartbeat_at"], &row["agent_card"]), (&Value::Null, &Value::Null));
 
-    host.call(Method::DELETE, &format!("/workspaces/{id}"), Some(crate::support::host::ADMIN), None).await.ok();
+    host.call(Method::DELETE, &format!("/workspaces/{id}"), Some(crate::support::host::ADMIN), None)
+        .await
+        .ok();
     assert_eq!(host.beat(&id, &token).await.problem(), (410, "WORKSPACE_REMOVED"));
     let card = json!({ "workspace_id": id, "agent_card": {} });
     assert_eq!(host.agent(CARD, Some(&token), card).await.problem(), (410, "WORKSPACE_REMOVED"));

@@ -101,7 +101,11 @@ async fn an_oversized_head_is_refused() {
     let long = format!("GET /health HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(20_000));
     assert!(raw(&host, long.as_bytes()).await.starts_with("HTTP/1.1 431"));
     let many: String = (0..20).map(|n| format!("x-{n}: 1\r\n")).collect();
-    assert!(raw(&host, format!("GET /health HTTP/1.1\r\n{many}\r\n").as_bytes()).await.starts_with("HTTP/1.1 431"));
+    assert!(
+        raw(&host, format!("GET /health HTTP/1.1\r\n{many}\r\n").as_bytes())
+            .await
+            .starts_with("HTTP/1.1 431")
+    );
     host.call(Method::GET, "/health", None, None).await.ok();
 }
 
@@ -139,7 +143,10 @@ async fn http2_is_spoken_too() {
     socket.write_all(&request).await.expect("sending");
     loop {
         let mut head = [0; 9];
-        timeout(Duration::from_secs(10), socket.read_exact(&mut head)).await.expect("in time").expect("a frame");
+        timeout(Duration::from_secs(10), socket.read_exact(&mut head))
+            .await
+            .expect("in time")
+            .expect("a frame");
         let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
         socket.read_exact(&mut payload).await.expect("its payload");
         const HEADERS: u8 = 1;

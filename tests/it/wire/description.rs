@@ -69,7 +69,10 @@ async fn answers_as_described(host: &TestHost, method: &str, path: &str, operati
         let status = answer.status.as_u16().to_string();
         assert_ne!(answer.body["code"], "NO_SUCH_ROUTE", "{method} {path}");
         let described = &operation["responses"][&status];
-        assert!(described.is_object(), "{method} {path} answered {status}, which is not described: {answer:?}");
+        assert!(
+            described.is_object(),
+            "{method} {path} answered {status}, which is not described: {answer:?}"
+        );
         let kind = answer.header("content-type").split(';').next().unwrap_or_default();
         assert!(described["content"][kind].is_object(), "{method} {path} {status} answered {kind}");
     }

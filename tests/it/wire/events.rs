@@ -71,7 +71,8 @@ impl Stream {
                 let data = serde_json::from_str(&field("data")).expect("JSON");
                 return Some((field("id"), field("event"), data));
             }
-            let chunk = timeout(Duration::from_secs(20), self.bytes.next()).await.expect("an event in time")?;
+            let chunk =
+                timeout(Duration::from_secs(20), self.bytes.next()).await.expect("an event in time")?;
             self.text.push_str(std::str::from_utf8(&chunk.expect("bytes")).expect("text"));
         }
     }
@@ -87,7 +88,10 @@ async fn the_stream_resumes(#[values(Backend::Sqlite, Backend::Postgres)] backen
     host.beat(&id, &token).await.ok();
     let (first, kind, data) = stream.next().await.expect("an event");
     // What was there before the stream is not sent; what came after it is.
-    assert_eq!((kind.as_str(), &data["id"], &data["workspace_id"]), ("WORKSPACE_ONLINE", &json!(first), &json!(id)));
+    assert_eq!(
+        (kind.as_str(), &data["id"], &data["workspace_id"]),
+        ("WORKSPACE_ONLINE", &json!(first), &json!(id))
+    );
     drop(stream);
 
     let (missed, _) = host.create(json!({ "name": "while away" })).await;

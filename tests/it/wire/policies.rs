@@ -77,10 +77,15 @@ async fn refused_with_the_reason(#[values(Backend::Sqlite, Backend::Postgres)] b
     }
     let untyped = json!({ "modules": [{ "settings": {} }] });
     assert_eq!(host.admin(Method::POST, "/policies/revisions", untyped).await.problem().0, 400);
-    let activate = async |n: &str| host.admin(Method::POST, &format!("/policies/revisions/{n}/activate"), json!({})).await;
+    let activate = async |n: &str| {
+        host.admin(Method::POST, &format!("/policies/revisions/{n}/activate"), json!({})).await
+    };
     assert_eq!(activate("99").await.problem(), (404, "REVISION_NOT_FOUND"));
     assert_eq!(activate("first").await.problem(), (400, "INVALID_FIELD"));
-    assert_eq!(host.admin(Method::POST, "/policies/rollback", json!({})).await.problem(), (409, "NOTHING_BEFORE"));
+    assert_eq!(
+        host.admin(Method::POST, "/policies/rollback", json!({})).await.problem(),
+        (409, "NOTHING_BEFORE")
+    );
     assert_eq!(host.get("/policies").await.ok(), before);
 }
 

@@ -48,7 +48,8 @@ async fn what_is_in_flight_is_answered(#[values(Backend::Sqlite, Backend::Postgr
     let mut host = TestHost::start(&db, setup).await;
     let (id, token) = host.create(json!({ "name": "one" })).await;
     let request = host.client.post(format!("{}/registry/heartbeat", host.url)).bearer_auth(token);
-    let beat = tokio::spawn(async move { read(request.json(&healthy(&id)).send().await.expect("an answer")).await });
+    let beat =
+        tokio::spawn(async move { read(request.json(&healthy(&id)).send().await.expect("an answer")).await });
     gate.reached().await;
     host.begin_stop();
     let fresh = reqwest::Client::new();

@@ -79,7 +79,8 @@ async fn listed_by_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: 
     for pages in [true, false] {
         let page = host.get(&path).await;
         let link = page.header("link").to_owned();
-        let ids: Vec<_> = page.ok().as_array().unwrap().iter().map(|w| w["id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<_> =
+            page.ok().as_array().unwrap().iter().map(|w| w["id"].as_str().unwrap().to_owned()).collect();
         assert_eq!(ids.len(), 2);
         seen.extend(ids);
         assert_eq!(link.ends_with("; rel=\"next\""), pages, "{link:?}");
@@ -95,9 +96,12 @@ async fn listed_by_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: 
     assert_eq!(count("/workspaces?status=removed").await, 1);
     assert_eq!(count("/workspaces?status=provisioning&runtime=claude-code").await, 4);
     assert_eq!(count("/workspaces?provider=nobody").await, 0);
-    for (query, field) in [("status=alive", "status"), ("limit=0", "limit"), ("limit=501", "limit"),
-        ("include_removed=perhaps", "include_removed")]
-    {
+    for (query, field) in [
+        ("status=alive", "status"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("include_removed=perhaps", "include_removed"),
+    ] {
         let answer = host.get(&format!("/workspaces?{query}")).await;
         assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
         assert_eq!(answer.body["field"], field);
@@ -114,10 +118,19 @@ async fn patched(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend)
     let (child, _) = host.create(json!({ "name": "child", "parent_id": parent, "tier": "gold" })).await;
     let path = format!("/workspaces/{child}");
     let row = host.admin(Method::PATCH, &path, json!({ "name": "new", "labels": { "a": "b" } })).await.ok();
-    assert_eq!((&row["name"], &row["labels"], &row["tier"]), (&json!("new"), &json!({ "a": "b" }), &json!("gold")));
+    assert_eq!(
+        (&row["name"], &row["labels"], &row["tier"]),
+        (&json!("new"), &json!({ "a": "b" }), &json!("gold"))
+    );
     assert_eq!(row["version"], 1);
-    let row = host.admin(Method::PATCH, &path, json!({ "parent_id": null, "tier": null, "status": "online" })).await.ok();
-    assert_eq!((&row["parent_id"], &row["tier"], &row["status"]), (&Value::Null, &Value::Null, &json!("provisioning")));
+    let row = host
+        .admin(Method::PATCH, &path, json!({ "parent_id": null, "tier": null, "status": "online" }))
+        .await
+        .ok();
+    assert_eq!(
+        (&row["parent_id"], &row["tier"], &row["status"]),
+        (&Value::Null, &Value::Null, &json!("provisioning"))
+    );
 
     host.admin(Method::PATCH, &path, json!({ "parent_id": parent })).await.ok();
     let up = format!("/workspaces/{parent}");
@@ -125,7 +138,10 @@ async fn patched(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend)
     assert_eq!(host.admin(Method::PATCH, &up, moved(&child)).await.problem(), (409, "PARENT_CYCLE"));
     assert_eq!(host.admin(Method::PATCH, &up, moved(&parent)).await.problem(), (409, "PARENT_CYCLE"));
     assert_eq!(host.admin(Method::PATCH, &up, moved("nobody")).await.problem(), (400, "INVALID_FIELD"));
-    assert_eq!(host.admin(Method::PATCH, "/workspaces/nobody", json!({})).await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    assert_eq!(
+        host.admin(Method::PATCH, "/workspaces/nobody", json!({})).await.problem(),
+        (404, "WORKSPACE_NOT_FOUND")
+    );
     let (gone, _) = host.create(json!({ "name": "gone" })).await;
     host.call(Method::DELETE, &format!("/workspaces/{gone}"), Some(ADMIN), None).await.ok();
     assert_eq!(host.admin(Method::PATCH, &up, moved(&gone)).await.problem(), (409, "PARENT_REMOVED"));
