@@ -106,6 +106,20 @@ pub enum RevisionError {
     Store(#[from] StoreError),
 }
 
+impl RevisionError {
+    /// Whether the same revision may load another time.
+    fn may_pass(&self) -> bool {
+        match self {
+            RevisionError::Store(_) => true,
+            RevisionError::Module { error, .. } => matches!(
+                error,
+                PolicyError::CompileTimeout { .. } | PolicyError::Busy { .. } | PolicyError::Host { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// `policies.toml`: the order in which policies are asked, and their settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,12 +142,13 @@ pub struct Revisions {
     sandbox: Sandbox,
     active: Active,
     metrics: Arc<Metrics>,
-    one_at_a_time: Mutex<()>,
+    /// Held while one is loaded; what the directory held when this host last read it.
+    one_at_a_time: Mutex<Option<String>>,
 }
 
 impl Revisions {
     pub fn new(store: Store, sandbox: Sandbox, metrics: Arc<Metrics>) -> Self {
-        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(()) }
+        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(None) }
     }
 
     /// The handle that decisions read.
@@ -183,17 +198,28 @@ impl Revisions {
     }
 
     /// Loads a directory as a revision, unless it holds what it held when it
-    /// was last loaded: then whatever is in charge (a rollback, say) stays.
+    /// was last loaded: then whatever is in charge (a rollback, or another
+    /// host's revision) stays.
     ///
     /// # Errors
-    /// Whatever keeps one of its modules from deciding; the old revision stays then.
+    /// Whatever keeps one of its modules from deciding; the old revision stays
+    /// then, and the directory is not tried again until it changes.
     pub async fn activate_dir(&self, dir: &Path) -> Result<Option<RevisionRow>, RevisionError> {
-        let _one = self.one_at_a_time.lock().await;
-        let wanted = read_dir(dir).await;
-        let result = match wanted {
-            Ok(wanted) => self.install_if_new(wanted).await,
-            Err(error) => Err(error),
+        let mut held = self.one_at_a_time.lock().await;
+        let wanted = match read_dir(dir).await {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refused(Err(error)),
         };
+        let holds = contents(&wanted);
+        if held.as_ref() == Some(&holds) {
+            return Ok(None);
+        }
+        let result = match held.is_none() {
+            true => self.install_if_new(wanted).await,
+            false => self.install(FROM_DIR, wanted).await.map(Some),
+        };
+        let try_again = result.as_ref().is_err_and(RevisionError::may_pass);
+        *held = (!try_again).then_some(holds);
         self.refused(result)
     }
 
@@ -447,6 +473,21 @@ fn duration_ms(text: &str) -> Result<u64, String> {
     u64::try_from(duration.as_millis()).map_err(|_| wrong())
 }
 
+/// Equal where a directory holds the same modules with the same settings written beside them.
+fn contents(wanted: &[Wanted]) -> String {
+    let mut hash = Sha256::new();
+    for one in wanted {
+        hash.update(Sha256::digest(&one.bytes));
+        hash.update(serde_json::to_string(&one.settings).unwrap_or_default().as_bytes());
+        hash.update(b"\n");
+    }
+    hex(hash)
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Equal where the same modules decide in the same order with the same settings.
 fn fingerprint(modules: &[BoundModule]) -> String {
     let mut hash = Sha256::new();
@@ -457,5 +498,5 @@ fn fingerprint(modules: &[BoundModule]) -> String {
         hash.update(settings.as_bytes());
         hash.update(b"\n");
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(hash)
 }
