@@ -61,10 +61,11 @@ impl Store {
 }
 
 async fn lock_rows(tx: &mut Tx, steps: &[Step]) -> Result<(), StoreError> {
+    let guarded = steps.iter().filter(|step| step.transition.is_some() || step.registration.is_some());
+    let ids: Vec<_> = guarded.map(|step| text(&step.workspace_id)).collect();
     if let On::Postgres(tx) = tx
-        && steps.len() > 1
+        && ids.len() > 1
     {
-        let ids: Vec<_> = steps.iter().map(|step| text(&step.workspace_id)).collect();
         sqlx::query(LOCK_ROWS).bind(ids).execute(&mut **tx).await?;
     }
     Ok(())
