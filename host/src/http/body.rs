@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::Edge;
 use super::error::{Answer, Problem};
+use super::guard::Ticket;
 use crate::facts::Readiness;
 
 /// A JSON body, whatever its content type: agents don't always send one.
@@ -57,11 +58,16 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
         let detail = format!("the body is larger than the {limit} bytes that this call takes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
     };
-    let body = request.into_body();
+    let (mut parts, body) = request.into_parts();
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    match tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect()).await {
+    let arrival = tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect());
+    let arrived = match parts.extensions.remove::<Ticket>() {
+        Some(ticket) => ticket.step_out(arrival).await?,
+        None => arrival.await,
+    };
+    match arrived {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => {
