@@ -25,7 +25,8 @@ pub struct HttpConfig {
     pub request_ms: u64,
     /// The same where modules are compiled (`/policies…`).
     pub policy_request_ms: u64,
-    /// How long a connection may lie idle; it is closed within twice that time.
+    /// How long a connection may lie idle, or not read what it asked for; it is
+    /// closed within twice that time.
     pub idle_ms: u64,
     /// Requests in the works at once; one more is a `503`.
     pub concurrency: usize,

@@ -1,9 +1,9 @@
 //! The one layer before every route: how many requests at once, how long each,
 //! what is counted, and that a panic of one handler is one `500`.
 //!
-//! A place among the requests in the works is for work only. Whoever waits for
-//! a client's bytes gives it up for as long ([`Ticket::step_out`]), and a request
-//! that hyper does not run yet, because its client reads no answers, has none.
+//! A place among the requests in the works is for work only: it is taken when a
+//! request first runs, and given up while it waits for its client's bytes
+//! ([`Ticket::step_out`]).
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
