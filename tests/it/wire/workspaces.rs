@@ -64,6 +64,20 @@ async fn not_created(
     assert_eq!(host.get("/workspaces").await.ok(), json!([]));
 }
 
+/// A field's name may hold what a path or a pointer would take for a separator.
+#[rstest]
+#[case("a.b")]
+#[case("a/b~1")]
+#[tokio::test]
+async fn a_label_with_dots_is_named(#[case] label: &str) {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let body = json!({ "name": "one", "labels": { label: 7 } });
+    let answer = host.admin(Method::POST, "/workspaces", body).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!((&answer.body["field"], &answer.body["value"]), (&json!(format!("labels.{label}")), &json!(7)));
+}
+
 #[rstest]
 #[tokio::test]
 async fn listed_by_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
