@@ -83,9 +83,8 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
 
 /// Reads a body that failed once more, to name the field that it failed at.
 fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
-    let not_json = || {
-        Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {error}"))
-    };
+    let not_json =
+        || Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {error}"));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let Err(located) = serde_path_to_error::deserialize::<_, T>(&mut reader) else { return not_json() };
     let path = located.path();

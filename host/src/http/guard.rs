@@ -138,8 +138,8 @@ impl Ticket {
 
     fn enter(&self) -> Answer<()> {
         let permit = self.0.shared.permits.clone().try_acquire_owned();
-        let permit = permit
-            .map_err(|_| Problem::busy("BUSY", "the host has as many requests as it takes at once"))?;
+        let permit =
+            permit.map_err(|_| Problem::busy("BUSY", "the host has as many requests as it takes at once"))?;
         self.put(Some(permit));
         Ok(())
     }

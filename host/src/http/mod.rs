@@ -116,6 +116,7 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(agents::update_card))
         .routes(routes!(workspaces::create, workspaces::list))
         .routes(routes!(workspaces::read, workspaces::patch, workspaces::remove))
+        .routes(routes!(workspaces::replace_token))
         .routes(routes!(events::all))
         .routes(routes!(events::of_workspace))
         .routes(routes!(events::stream))

@@ -263,7 +263,10 @@ async fn an_address_is_bounded() {
     body["url"] = json!("u".repeat(2_049));
     let answer = host.agent(REGISTER, Some(&token), body.clone()).await;
     assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
-    assert_eq!((&answer.body["field"], &answer.body["expected"]), (&json!("url"), &json!("at most 2048 bytes")));
+    assert_eq!(
+        (&answer.body["field"], &answer.body["expected"]),
+        (&json!("url"), &json!("at most 2048 bytes"))
+    );
     assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["status"], "provisioning");
     body["url"] = json!("u".repeat(2_048));
     host.agent(REGISTER, Some(&token), body).await.ok();
@@ -272,7 +275,12 @@ async fn an_address_is_bounded() {
 /// JSON as such, but no number that anybody could store.
 #[rstest]
 #[case(HEARTBEAT, "{\"workspace_id\": \"w\", \"error_rate\":1e400}", "error_rate", "1e400")]
-#[case(HEARTBEAT, "{\n\"uptime_seconds\" : -1.5E+999 ,\n\"workspace_id\": \"w\"}", "uptime_seconds", "-1.5E+999")]
+#[case(
+    HEARTBEAT,
+    "{\n\"uptime_seconds\" : -1.5E+999 ,\n\"workspace_id\": \"w\"}",
+    "uptime_seconds",
+    "-1.5E+999"
+)]
 #[case(HEARTBEAT, "{\"loaded_mcp_tools\": 1e400}", "loaded_mcp_tools", "1e400")]
 #[case(CARD, "{\"agent_card\": {\"a.b\": [1, 1e400]}}", "agent_card.a.b[1]", "1e400")]
 #[tokio::test]
