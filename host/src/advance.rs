@@ -25,7 +25,7 @@ use crate::store::{Commit, Registration, Snapshot, Step, Store, StoreError};
 pub const ATTEMPTS: usize = 3;
 
 /// Rows that one removal may take along.
-pub const MAX_SUBTREE: usize = 10_000;
+pub const MAX_SUBTREE: usize = 2_000;
 
 /// What became of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,7 +153,11 @@ impl Advance {
                 None => return Ok(Advanced::Unknown),
             };
         }
-        Ok(Advanced::Outran)
+        // Whoever won may have left nothing to come back for: a removal, say.
+        match facts.workspace.status.edge(cause.kind(), &facts.workspace.runtime) {
+            Ok(_) => Ok(Advanced::Outran),
+            Err(none) => Ok(Advanced::NoEdge(none)),
+        }
     }
 
     /// Removes a workspace and all its descendants, each judged, in one transaction.
@@ -269,8 +273,10 @@ pub async fn decide(
         if revision.number == 0 { no_revision(&question) } else { Outcome::of(&question.candidates, &votes) };
     for vote in &votes {
         if let Answer::Error(fault) = &vote.answer {
-            metrics.policy_failed(&vote.policy, &fault.code);
-            warn_fault(vote, &fault.code, &fault.detail, &question.workspace.id);
+            // Each is counted; the log names the 1st, 2nd, 4th, 8th, … so that it survives them.
+            if metrics.policy_failed(&vote.policy, &fault.code).is_power_of_two() {
+                warn_fault(vote, &fault.code, &fault.detail, &question.workspace.id);
+            }
         }
     }
     metrics.decided(question.cause.kind(), &outcome);

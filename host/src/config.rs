@@ -176,3 +176,11 @@ impl Config {
         }
     }
 }
+
+/// The `[limits]` of a configuration file, for verbs that need nothing else of it.
+///
+/// # Errors
+/// A file that can't be read or names an unknown key.
+pub fn limits(file: Option<&Path>) -> anyhow::Result<Limits> {
+    file.map_or_else(|| Ok(Limits::default()), |path| Config::read(path).map(|config| config.limits))
+}

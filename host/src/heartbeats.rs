@@ -103,6 +103,7 @@ impl Heartbeats {
         })?;
         let facts = match stored.await.map_err(|_| HeartbeatError::Stopping)?? {
             Beaten::Stored(facts) => facts,
+            Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
             Beaten::Unknown => return Ok(Heard::Unknown),
             Beaten::Unauthorized => return Ok(Heard::Unauthorized),
             Beaten::Removed => return Ok(Heard::Removed),

@@ -133,9 +133,10 @@ impl Metrics {
         self.decided.get_or_create(&DecidedLabels { cause: cause.as_str(), outcome }).inc();
     }
 
-    pub(crate) fn policy_failed(&self, policy: &str, code: &str) {
+    /// Counts a failure; how many of its kind there are now.
+    pub(crate) fn policy_failed(&self, policy: &str, code: &str) -> u64 {
         let labels = FaultLabels { policy: policy.to_owned(), code: code.to_owned() };
-        self.faults.get_or_create(&labels).inc();
+        self.faults.get_or_create(&labels).inc() + 1
     }
 
     /// Counts an answered request by its route's pattern, never by its path.

@@ -204,6 +204,44 @@ async fn a_removal_leaves_no_orphan(
     assert_eq!(fleet.store.subtree(&parent.id).await.expect("read"), []);
 }
 
+/// A row that was moved out of the tree before its removal was written stays.
+#[rstest]
+#[tokio::test]
+async fn a_removal_spares_what_moved_out(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
+    let leaver = fleet.child("workspace", "hermes", Status::Online, Some(&parent.id)).await;
+    let stayer = fleet.child("workspace", "hermes", Status::Online, Some(&parent.id)).await;
+    let (rival, id) = (fleet.clone(), leaver.id.clone());
+    let outrun = fleet.between(move |_| {
+        let (rival, id) = (rival.clone(), id.clone());
+        async move {
+            let patch = Patch { parent_id: Some(None), ..Patch::default() };
+            assert_eq!(rival.store.patch(&id, &patch).await.expect("moved"), Placed::Done);
+        }
+    });
+    let removal = outrun.remove(&parent.id, &Command::remove()).await.expect("answered");
+    assert!(matches!(&removal, Removal::Done(all) if all.len() == 2), "{removal:?}");
+    assert_eq!(fleet.row(&leaver.id).await.workspace.status, Status::Online);
+    assert_eq!(fleet.row(&stayer.id).await.workspace.status, Status::Removed);
+}
+
+/// A removal that wins against the last attempt is told as one.
+#[rstest]
+#[tokio::test]
+async fn a_removal_that_wins_last_is_seen(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let made = fleet.workspace("workspace", "hermes", Status::Offline).await;
+    let sql = format!(
+        "UPDATE workspaces SET version = version + 1,
+         status = CASE WHEN version < 3 THEN status ELSE 'removed' END WHERE id = '{}'",
+        made.id
+    );
+    let always = fleet.advance.clone().with_between(Arc::new(Each { fleet: fleet.clone(), sql }));
+    let heard = fleet.beat(&always, &made, Heartbeat::default()).await.expect("answered");
+    assert_eq!(heard, Heard::Removed);
+}
+
 /// One descendant that moved on between read and write keeps the whole family.
 #[rstest]
 #[tokio::test]

@@ -22,8 +22,6 @@ pub struct Package {
     pub name: String,
     /// The folder of its manifest.
     pub dir: PathBuf,
-    /// The names of its examples.
-    pub examples: Vec<String>,
 }
 
 impl Workspace {
@@ -38,13 +36,7 @@ impl Workspace {
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let packages = metadata["packages"].as_array().into_iter().flatten().filter_map(|package| {
             let manifest = PathBuf::from(text(&package["manifest_path"])?);
-            let examples = package["targets"].as_array()?.iter();
-            let examples = examples.filter(|t| t["kind"][0] == "example").filter_map(|t| text(&t["name"]));
-            Some(Package {
-                name: text(&package["name"])?,
-                dir: manifest.parent()?.to_owned(),
-                examples: examples.collect(),
-            })
+            Some(Package { name: text(&package["name"])?, dir: manifest.parent()?.to_owned() })
         });
         Ok(Self {
             root: text(&metadata["workspace_root"]).context("no workspace_root in `cargo metadata`")?.into(),
@@ -55,9 +47,13 @@ impl Workspace {
         })
     }
 
-    /// The member of that name, where there is one.
-    pub fn package(&self, name: &str) -> Option<&Package> {
-        self.packages.iter().find(|package| package.name == name)
+    /// `cargo VERB` on every member but the bench, which is for release mode.
+    /// Whatever builds in dev mode asks for the same members: asked for apart
+    /// they would differ in features, and dependencies would be built twice.
+    pub fn members(&self, verb: &str) -> Command {
+        let mut command = self.cargo();
+        command.args([verb, "--workspace", "--exclude", "sprag-bench"]);
+        command
     }
 
     /// `cargo` at the root, as from a shell: what the `cargo run` that started

@@ -9,7 +9,6 @@ mod bench;
 mod cargo;
 mod ci;
 mod demo;
-mod guests;
 mod policies;
 mod postgres;
 mod process;

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::cargo::Workspace;
 use crate::postgres::{Cluster, Durability, Source};
-use crate::{guests, policies, process};
+use crate::{policies, process};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,36 +18,23 @@ pub struct Args {
     harness: Vec<String>,
 }
 
-/// Members that are no tests and build for nothing here: the bench is for
-/// release mode, guests are for WebAssembly only.
-const EXCLUDED: [&str; 2] = ["sprag-bench", guests::PACKAGE];
-
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policies = policies::build(workspace)?;
-    let guests = guests::build(workspace)?;
-    // The binary and the tests in one go: asked for apart they would differ in
-    // features, and the dependencies would be built twice.
-    process::run_ok(selected(workspace, "build").args(["--bin", "sprag", "--tests"]))?;
+    process::run_ok(workspace.members("build").args(["--bin", "sprag", "--tests"]))?;
 
     let cluster = Cluster::start(workspace, &args.postgres, Durability::Off)?;
-    let mut tests = selected(workspace, "test");
+    let mut tests = workspace.members("test");
     tests
         .arg("--no-fail-fast")
         .env("SPRAG_TEST_POSTGRES_URL", cluster.url())
         .env("SPRAG_TEST_BIN", workspace.target.join("debug/sprag"))
         .env("SPRAG_TEST_POLICY_DIR", policies)
-        .env("SPRAG_TEST_GUEST_DIR", guests)
         .arg("--")
         .args(&args.harness);
+    // One switch blesses the recorded cases and the snapshots alike.
+    if std::env::var_os("UPDATE").is_some_and(|update| update == "1") {
+        tests.env("INSTA_UPDATE", "always");
+    }
     let status = process::run(&mut tests)?;
     Ok(process::exit_code(status))
-}
-
-fn selected(workspace: &Workspace, verb: &str) -> std::process::Command {
-    let mut command = workspace.cargo();
-    command.args([verb, "--workspace"]);
-    for name in EXCLUDED.into_iter().filter(|name| workspace.package(name).is_some()) {
-        command.args(["--exclude", name]);
-    }
-    command
 }

@@ -1,4 +1,4 @@
-//! Building for `wasm32-unknown-unknown`, the way policies and guests share.
+//! Building for `wasm32-unknown-unknown`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -35,6 +35,10 @@ CREATE TABLE workspaces (
 
 CREATE INDEX workspaces_parent ON workspaces (parent_id) WHERE parent_id IS NOT NULL;
 
+-- The operators' lists; a heartbeat changes neither column.
+CREATE INDEX workspaces_by_status ON workspaces (status, id);
+CREATE INDEX workspaces_standing ON workspaces (id) WHERE status <> 'removed';
+
 -- Apart from the row, because a card can be long and a heartbeat rewrites the row.
 CREATE TABLE agent_cards (
     workspace_id TEXT COLLATE "C" PRIMARY KEY REFERENCES workspaces (id),

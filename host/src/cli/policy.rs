@@ -9,7 +9,7 @@ use clap::Subcommand;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::policy::Limits;
+use crate::config::limits;
 use crate::revisions::{Wanted, read_dir};
 
 #[derive(clap::Args)]
@@ -24,6 +24,9 @@ enum Verb {
     Inspect {
         /// A core module or a component
         file: PathBuf,
+        /// The host's configuration file: its [limits] hold here too
+        #[arg(long, env = "SPRAG_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Upload modules and make them the active revision, in this order
     Activate {
@@ -64,7 +67,7 @@ struct Host {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::Inspect { file } => inspect(file).await,
+        Verb::Inspect { file, config } => inspect(file, config.as_deref()).await,
         Verb::Activate { paths, host } => activate(paths, host).await,
         Verb::Revisions { host } => {
             let all = host.call(Method::GET, "policies/revisions", |r| r).await?;
@@ -80,9 +83,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn inspect(file: &Path) -> anyhow::Result<ExitCode> {
+async fn inspect(file: &Path, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let sandbox = super::sandbox(Limits::default(), None)?;
+    let sandbox = super::sandbox(limits(config)?, None)?;
     let module = sandbox.load(bytes.into()).await.with_context(|| format!("refusing {}", file.display()))?;
     let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
     super::print(&format!("{about:#}\n"))

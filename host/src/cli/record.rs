@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let store = Store::connect(&args.database_url).await.context("opening the database")?;
+    let store = Store::connect_existing(&args.database_url).await.context("opening the database")?;
     let mut after = args.after.clone();
     loop {
         let page = store.decisions(after.as_deref(), PAGE).await.context("reading decisions")?;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use crate::config::limits;
 use crate::metrics::Metrics;
-use crate::policy::{Limits, Revision};
+use crate::policy::Revision;
 use crate::replay::{Closeness, ask_again, differences, read_line};
 use crate::revisions::{Revisions, load_dir};
 use crate::store::Store;
@@ -23,6 +24,9 @@ pub struct Args {
     /// Without --policy-dir: ask the revision that is active in this database
     #[arg(long, env = "SPRAG_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// The host's configuration file: its [limits] hold here too
+    #[arg(long, env = "SPRAG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Compare the words for people as well, not only verdicts and codes
     #[arg(long)]
     strict: bool,
@@ -82,14 +86,14 @@ async fn replay(
 }
 
 async fn revision(args: &Args) -> anyhow::Result<Revision> {
-    let sandbox = super::sandbox(Limits::default(), None)?;
+    let sandbox = super::sandbox(limits(args.config.as_deref())?, None)?;
     if let Some(dir) = &args.policy_dir {
         return load_dir(&sandbox, dir).await.context("loading the policies");
     }
     let Some(url) = &args.database_url else {
         bail!("say which policies to ask: --policy-dir DIR, or --database-url URL for its active revision");
     };
-    let store = Store::connect(url).await.context("opening the database")?;
+    let store = Store::connect_existing(url).await.context("opening the database")?;
     let revisions = Revisions::new(store, sandbox, Metrics::default().into());
     revisions.follow().await.context("loading the active revision")?;
     let revision = revisions.active().get();

@@ -2,7 +2,7 @@
 //! and takes it apart in the order that keeps what was answered.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +69,15 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     tokio::spawn(stop_on_signal(stop.clone()));
     tracing::info!(listen = %listener.local_addr()?, "serving");
-    http::serve(listener, api, &config.http, stop.clone()).await?;
+    let mut collector = collector;
+    tokio::select! {
+        served = http::serve(listener, api, &config.http, stop.clone()) => served?,
+        // It ends after the last request. Before that, a host that stores no heartbeats is none.
+        ended = &mut collector => {
+            ended.context("collecting heartbeats")?;
+            anyhow::bail!("the collector of heartbeats ended while the host was serving");
+        }
+    }
 
     // Every request is answered, so every handle to the queue is gone; what it held is stored.
     stop.cancel();
@@ -113,7 +121,15 @@ fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> 
     std::fs::create_dir_all(state_dir).with_context(|| format!("making {}", state_dir.display()))?;
     let path = state_dir.join("admin-token");
     match std::fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
+        Ok(token) if !token.trim().is_empty() => {
+            let mode = std::fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
+            anyhow::ensure!(
+                mode.permissions().mode() & 0o077 == 0,
+                "others can read {}; have a new token made (delete it), or chmod 600 it",
+                path.display()
+            );
+            return Ok(token.trim().to_owned());
+        }
         Ok(_) => {
             anyhow::bail!("{} is empty; delete it and start again to have a new one made", path.display())
         }
@@ -121,13 +137,15 @@ fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> 
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     }
     let token = http::new_token().context("making the admin token")?;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("making {}", path.display()))?;
-    writeln!(file, "{token}").with_context(|| format!("writing {}", path.display()))?;
+    // Whole or not at all, and of mode 0600 from its first byte.
+    let write = || -> anyhow::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+        writeln!(file, "{token}")?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(&path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("making {}", path.display()))?;
     eprintln!("made an admin token; it lies in {}", path.display());
     Ok(token)
 }

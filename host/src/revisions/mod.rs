@@ -5,20 +5,21 @@
 //! Lives above `store` (which keeps bytes and numbers) and `policy` (which
 //! compiles), because those two never see each other.
 
+mod dir;
 pub mod watch;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+pub use dir::{Wanted, WrittenSetting, WrittenSettings, read_dir};
+use dir::{contents, read_settings};
+
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
-use utoipa::ToSchema;
 
-use crate::facts::{Setting, Settings};
 use crate::metrics::Metrics;
 use crate::policy::{Binding, Manifest, Module, PolicyError, Revision, Sandbox};
 use crate::store::{BoundModule, RevisionRow, Store, StoreError, StoredModule};
@@ -56,27 +57,6 @@ impl Active {
     }
 }
 
-/// A setting as people write it: a duration is a string such as `5m`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum WrittenSetting {
-    Flag(bool),
-    Number(f64),
-    Text(String),
-}
-
-/// Settings as people write them, by name.
-pub type WrittenSettings = BTreeMap<String, WrittenSetting>;
-
-/// One module of a revision that is asked for.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// How errors call it: a file, or a digest.
-    pub label: String,
-    pub bytes: Bytes,
-    pub settings: WrittenSettings,
-}
-
 /// A module that the host has and can run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModuleInfo {
@@ -106,20 +86,18 @@ pub enum RevisionError {
     Store(#[from] StoreError),
 }
 
-/// `policies.toml`: the order in which policies are asked, and their settings.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifesto {
-    #[serde(default)]
-    policy: Vec<Entry>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    module: String,
-    #[serde(default)]
-    settings: WrittenSettings,
+impl RevisionError {
+    /// Whether the same revision may load another time.
+    fn may_pass(&self) -> bool {
+        match self {
+            RevisionError::Store(_) => true,
+            RevisionError::Module { error, .. } => matches!(
+                error,
+                PolicyError::CompileTimeout { .. } | PolicyError::Busy { .. } | PolicyError::Host { .. }
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// Loads, activates and rolls back revisions, one at a time.
@@ -128,12 +106,13 @@ pub struct Revisions {
     sandbox: Sandbox,
     active: Active,
     metrics: Arc<Metrics>,
-    one_at_a_time: Mutex<()>,
+    /// Held while one is loaded; what the directory held when this host last read it.
+    one_at_a_time: Mutex<Option<String>>,
 }
 
 impl Revisions {
     pub fn new(store: Store, sandbox: Sandbox, metrics: Arc<Metrics>) -> Self {
-        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(()) }
+        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(None) }
     }
 
     /// The handle that decisions read.
@@ -146,7 +125,7 @@ impl Revisions {
     /// # Errors
     /// [`RevisionError::Module`] where it is refused.
     pub async fn upload(&self, bytes: Bytes) -> Result<ModuleInfo, RevisionError> {
-        let module = self.load("the upload", bytes.clone()).await?;
+        let module = load(&self.sandbox, "the upload", bytes.clone()).await?;
         self.keep(&module, bytes).await?;
         Ok(ModuleInfo {
             digest: module.digest().to_owned(),
@@ -183,17 +162,28 @@ impl Revisions {
     }
 
     /// Loads a directory as a revision, unless it holds what it held when it
-    /// was last loaded: then whatever is in charge (a rollback, say) stays.
+    /// was last loaded: then whatever is in charge (a rollback, or another
+    /// host's revision) stays.
     ///
     /// # Errors
-    /// Whatever keeps one of its modules from deciding; the old revision stays then.
+    /// Whatever keeps one of its modules from deciding; the old revision stays
+    /// then, and the directory is not tried again until it changes.
     pub async fn activate_dir(&self, dir: &Path) -> Result<Option<RevisionRow>, RevisionError> {
-        let _one = self.one_at_a_time.lock().await;
-        let wanted = read_dir(dir).await;
-        let result = match wanted {
-            Ok(wanted) => self.install_if_new(wanted).await,
-            Err(error) => Err(error),
+        let mut held = self.one_at_a_time.lock().await;
+        let wanted = match read_dir(dir).await {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refused(Err(error)),
         };
+        let holds = contents(&wanted);
+        if held.as_ref() == Some(&holds) {
+            return Ok(None);
+        }
+        let result = match held.is_none() {
+            true => self.install_if_new(wanted).await,
+            false => self.install(FROM_DIR, wanted).await.map(Some),
+        };
+        let try_again = result.as_ref().is_err_and(RevisionError::may_pass);
+        *held = (!try_again).then_some(holds);
         self.refused(result)
     }
 
@@ -250,11 +240,6 @@ impl Revisions {
         all.into_iter().find(|r| r.number == number).ok_or(RevisionError::NoSuchRevision(number))
     }
 
-    async fn load(&self, label: &str, bytes: Bytes) -> Result<Arc<Module>, RevisionError> {
-        let refused = |error| RevisionError::Module { module: label.to_owned(), error };
-        self.sandbox.load(bytes).await.map_err(refused)
-    }
-
     async fn keep(&self, module: &Module, bytes: Bytes) -> Result<(), StoreError> {
         let manifest = module.manifest();
         self.store
@@ -267,41 +252,13 @@ impl Revisions {
             .await
     }
 
-    /// Compiles and probes all of `wanted`; keeps nothing yet.
-    async fn bind(&self, wanted: &[Wanted]) -> Result<(Vec<Binding>, Vec<BoundModule>), RevisionError> {
-        if wanted.is_empty() || wanted.len() > MAX_MODULES {
-            return Err(RevisionError::Count(wanted.len()));
-        }
-        let mut bindings = Vec::with_capacity(wanted.len());
-        let mut rows: Vec<BoundModule> = Vec::with_capacity(wanted.len());
-        for one in wanted {
-            let refused = |error| RevisionError::Module { module: one.label.clone(), error };
-            let module = self.load(&one.label, one.bytes.clone()).await?;
-            let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
-            let settings = module.settle(&given).map_err(refused)?;
-            let manifest = module.manifest();
-            if let Some(i) = rows.iter().position(|r| r.name == manifest.name) {
-                let other = wanted[i].label.clone();
-                return Err(RevisionError::SameName(other, one.label.clone(), manifest.name.clone()));
-            }
-            rows.push(BoundModule {
-                digest: module.digest().to_owned(),
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-                settings: given,
-            });
-            bindings.push(Binding { module, settings });
-        }
-        Ok((bindings, rows))
-    }
-
     async fn install(&self, source: &str, wanted: Vec<Wanted>) -> Result<RevisionRow, RevisionError> {
-        let (bindings, rows) = self.bind(&wanted).await?;
+        let (bindings, rows) = bind(&self.sandbox, &wanted).await?;
         self.store_and_swap(source, wanted, bindings, rows).await
     }
 
     async fn install_if_new(&self, wanted: Vec<Wanted>) -> Result<Option<RevisionRow>, RevisionError> {
-        let (bindings, rows) = self.bind(&wanted).await?;
+        let (bindings, rows) = bind(&self.sandbox, &wanted).await?;
         let last = self.store.newest_revision_from(FROM_DIR).await?;
         if last.is_some_and(|last| last.fingerprint == fingerprint(&rows)) {
             return Ok(None);
@@ -332,7 +289,7 @@ impl Revisions {
             let Some(stored) = self.store.module(&bound.digest).await? else {
                 return Err(RevisionError::NoSuchModule(bound.digest.clone()));
             };
-            let module = self.load(&bound.name, stored.bytes).await?;
+            let module = load(&self.sandbox, &bound.name, stored.bytes).await?;
             let settings = module.settle(&bound.settings).map_err(refused)?;
             bindings.push(Binding { module, settings });
         }
@@ -363,88 +320,49 @@ impl Revisions {
 /// # Errors
 /// Whatever keeps one of its modules from deciding.
 pub async fn load_dir(sandbox: &Sandbox, dir: &Path) -> Result<Revision, RevisionError> {
-    let mut bindings = Vec::new();
-    for one in read_dir(dir).await? {
-        let refused = |error| RevisionError::Module { module: one.label.clone(), error };
-        let module = sandbox.load(one.bytes.clone()).await.map_err(refused)?;
-        let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
-        let settings = module.settle(&given).map_err(refused)?;
-        bindings.push(Binding { module, settings });
-    }
+    let (bindings, _) = bind(sandbox, &read_dir(dir).await?).await?;
     // Any number but 0, which means that nobody decides.
     Ok(Revision { number: -1, bindings })
 }
 
-/// Reads every `*.wasm` of `dir` in the order of its `policies.toml`; those
-/// that it doesn't name follow by name.
-///
-/// # Errors
-/// [`RevisionError::Directory`] with the file and what is wrong with it.
-pub async fn read_dir(dir: &Path) -> Result<Vec<Wanted>, RevisionError> {
-    let failed =
-        |path: &Path, why: String| RevisionError::Directory { path: path.display().to_string(), why };
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let mut entries = tokio::fs::read_dir(dir).await.map_err(|e| failed(dir, e.to_string()))?;
-    while let Some(entry) = entries.next_entry().await.map_err(|e| failed(dir, e.to_string()))? {
-        let path = entry.path();
-        if path.extension().is_some_and(|e| e == "wasm")
-            && let Some(stem) = path.file_stem().and_then(|s| s.to_str())
-        {
-            files.insert(stem.to_owned(), path);
+async fn load(sandbox: &Sandbox, label: &str, bytes: Bytes) -> Result<Arc<Module>, RevisionError> {
+    let refused = |error| RevisionError::Module { module: label.to_owned(), error };
+    sandbox.load(bytes).await.map_err(refused)
+}
+
+/// Compiles and probes all of `wanted`; keeps nothing yet.
+async fn bind(
+    sandbox: &Sandbox,
+    wanted: &[Wanted],
+) -> Result<(Vec<Binding>, Vec<BoundModule>), RevisionError> {
+    if wanted.is_empty() || wanted.len() > MAX_MODULES {
+        return Err(RevisionError::Count(wanted.len()));
+    }
+    let mut bindings = Vec::with_capacity(wanted.len());
+    let mut rows: Vec<BoundModule> = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        let refused = |error| RevisionError::Module { module: one.label.clone(), error };
+        let module = load(sandbox, &one.label, one.bytes.clone()).await?;
+        let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
+        let settings = module.settle(&given).map_err(refused)?;
+        let manifest = module.manifest();
+        if let Some(i) = rows.iter().position(|r| r.name == manifest.name) {
+            let other = wanted[i].label.clone();
+            return Err(RevisionError::SameName(other, one.label.clone(), manifest.name.clone()));
         }
+        rows.push(BoundModule {
+            digest: module.digest().to_owned(),
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            settings: given,
+        });
+        bindings.push(Binding { module, settings });
     }
-    let listing = dir.join("policies.toml");
-    let manifesto: Manifesto = match tokio::fs::read_to_string(&listing).await {
-        Ok(text) => toml::from_str(&text).map_err(|e| failed(&listing, e.to_string()))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Manifesto::default(),
-        Err(e) => return Err(failed(&listing, e.to_string())),
-    };
-    let mut ordered = Vec::with_capacity(files.len());
-    for entry in manifesto.policy {
-        let Some(path) = files.remove(&entry.module) else {
-            let why = format!(
-                "module {:?} is named twice, or there is no {}.wasm beside it",
-                entry.module, entry.module
-            );
-            return Err(failed(&listing, why));
-        };
-        ordered.push((path, entry.settings));
-    }
-    ordered.extend(files.into_values().map(|path| (path, WrittenSettings::new())));
-    let mut wanted = Vec::with_capacity(ordered.len());
-    for (path, settings) in ordered {
-        let bytes = tokio::fs::read(&path).await.map_err(|e| failed(&path, e.to_string()))?;
-        wanted.push(Wanted { label: path.display().to_string(), bytes: bytes.into(), settings });
-    }
-    if wanted.is_empty() {
-        return Err(failed(dir, "holds no *.wasm file".to_owned()));
-    }
-    Ok(wanted)
+    Ok((bindings, rows))
 }
 
-/// Reads written settings by the types that the module declares.
-fn read_settings(manifest: &Manifest, written: &WrittenSettings) -> Result<Settings, PolicyError> {
-    let mut settings = Settings::new();
-    for (name, value) in written {
-        let declared = manifest.settings.iter().find(|s| s.name == *name).map(|s| &s.default);
-        let setting = match (value, declared) {
-            (WrittenSetting::Flag(flag), _) => Setting::Flag(*flag),
-            (WrittenSetting::Number(number), _) => Setting::Number(*number),
-            (WrittenSetting::Text(text), Some(Setting::Duration(_))) => Setting::Duration(
-                duration_ms(text).map_err(|why| PolicyError::BadSetting { name: name.clone(), why })?,
-            ),
-            (WrittenSetting::Text(text), _) => Setting::Text(text.clone()),
-        };
-        settings.insert(name.clone(), setting);
-    }
-    Ok(settings)
-}
-
-/// `90s`, `5m`, `1h 30m` … in milliseconds.
-fn duration_ms(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no length of time; write one such as 30s, 5m or 1h 30m");
-    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
-    u64::try_from(duration.as_millis()).map_err(|_| wrong())
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Equal where the same modules decide in the same order with the same settings.
@@ -457,5 +375,5 @@ fn fingerprint(modules: &[BoundModule]) -> String {
         hash.update(settings.as_bytes());
         hash.update(b"\n");
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(hash)
 }

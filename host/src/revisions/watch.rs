@@ -15,6 +15,12 @@ use super::Revisions;
 /// no revision.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// A directory that is never quiet is read all the same.
+const NEVER_QUIET: Duration = Duration::from_secs(5);
+
+/// How long the host waits after an active revision could not be loaded.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
+
 /// The directory is read this often though nothing was announced: some file
 /// systems announce nothing.
 const UNANNOUNCED: Duration = Duration::from_secs(30);
@@ -54,20 +60,35 @@ pub async fn directory(revisions: Arc<Revisions>, dir: PathBuf, stop: Cancellati
             () = announced.notified() => {}
             () = tokio::time::sleep(UNANNOUNCED) => {}
         }
-        while tokio::time::timeout(QUIET, announced.notified()).await.is_ok() {}
-        load(&revisions, &dir).await;
+        let quiet = async { while tokio::time::timeout(QUIET, announced.notified()).await.is_ok() {} };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tokio::time::timeout(NEVER_QUIET, quiet) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = load(&revisions, &dir) => {}
+        }
     }
 }
 
 /// Follows what other hosts activate, until `stop`.
 pub async fn database(revisions: Arc<Revisions>, every: Duration, stop: CancellationToken) {
+    let mut wait = every;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        if let Err(error) = revisions.follow().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not follow the active revision");
-        }
+        wait = match revisions.follow().await {
+            Ok(()) => every,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not follow the active revision"
+                );
+                every.max(AFTER_A_FAILURE)
+            }
+        };
     }
 }

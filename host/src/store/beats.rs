@@ -5,6 +5,7 @@
 //! to say why.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
@@ -12,7 +13,7 @@ use sqlx::sqlite::SqlitePool;
 use super::error::StoreError;
 use super::pool::{On, Store};
 use super::rows::{FactsRow, count, text};
-use super::types::{Beat, Beaten};
+use super::types::{Beat, Beaten, Snapshot};
 
 macro_rules! set {
     ($error_rate:literal, $error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal) => {
@@ -92,10 +93,12 @@ impl Store {
         let mut beaten: Vec<Option<Beaten>> = vec![None; beats.len()];
         for row in self.store_batch(&batch).await? {
             if let Some(place) = batch.place(row.id()) {
-                beaten[place] = Some(Beaten::Stored(row.try_into()?));
+                // One bad row is the trouble of one agent, not of its whole batch.
+                let read = Snapshot::try_from(row);
+                beaten[place] = Some(read.map_or_else(|e| Beaten::Unreadable(Arc::new(e)), Beaten::Stored));
             }
         }
-        if beaten.contains(&None) {
+        if beaten.iter().any(Option::is_none) {
             let refused = batch.only(|place| beaten[place].is_none());
             for (id, removed) in self.why_refused(&refused).await? {
                 if let Some(place) = batch.place(&id) {

@@ -24,6 +24,11 @@ const REGISTER: &str = "
 /// removed before took its own with it.
 const ORPHAN: &str = "SELECT id FROM workspaces WHERE parent_id = $1 AND status <> 'removed' LIMIT 1";
 
+/// A removed row whose parent is not: it was moved out of the tree that is removed.
+const STRAY: &str = "
+    SELECT child.id FROM workspaces AS child LEFT JOIN workspaces AS parent ON parent.id = child.parent_id
+    WHERE child.id = $1 AND COALESCE(parent.status, '') <> 'removed'";
+
 /// Postgres: takes the rows in one order, so that two commits do not deadlock.
 const LOCK_ROWS: &str = "SELECT id FROM workspaces WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
@@ -46,7 +51,7 @@ impl Store {
                 return Ok(applied);
             }
         }
-        if orphans(&mut tx, steps).await? {
+        if orphans(&mut tx, steps).await? || strays(&mut tx, steps).await? {
             tx.roll_back().await?;
             return Ok(Commit::Outran);
         }
@@ -120,10 +125,24 @@ async fn register(
 /// Whether a removal of `steps` leaves a child behind that it did not know of.
 async fn orphans(tx: &mut Tx, steps: &[Step]) -> Result<bool, StoreError> {
     for step in steps {
-        let removed = step.transition.as_ref().is_some_and(|(to, _)| to.to() == Status::Removed);
-        if removed && fetch_optional!(tx.on(), (String,), ORPHAN, text(&step.workspace_id))?.is_some() {
+        if removes(step) && fetch_optional!(tx.on(), (String,), ORPHAN, text(&step.workspace_id))?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether a removal of `steps`, the root first, takes a row along that has
+/// meanwhile been moved elsewhere.
+async fn strays(tx: &mut Tx, steps: &[Step]) -> Result<bool, StoreError> {
+    for step in steps.iter().skip(1) {
+        if removes(step) && fetch_optional!(tx.on(), (String,), STRAY, text(&step.workspace_id))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn removes(step: &Step) -> bool {
+    step.transition.as_ref().is_some_and(|(to, _)| to.to() == Status::Removed)
 }

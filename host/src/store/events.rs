@@ -1,11 +1,13 @@
-//! The log: one line for each version of each workspace, in the order in which
-//! a reader may rely on.
+//! The log: one line for each version of each workspace, in an order that a
+//! reader may rely on.
 //!
 //! In SQLite that is `seq`, since there is one writer. In Postgres a `seq` is
 //! drawn before its transaction commits, so one can appear after a higher one
 //! was read. There the order is (`xact`, `seq`), and [`Store::events_after`]
 //! stops before the oldest transaction that is still open anywhere in the
-//! cluster: an event comes late, but none is ever skipped.
+//! cluster: an event comes late, but none is ever skipped. A dump that is
+//! restored into another cluster, whose transactions count from elsewhere, needs
+//! `UPDATE events SET xact = 0`.
 
 use super::error::StoreError;
 use super::pool::{Backend, Store, Tx};

@@ -39,8 +39,10 @@ const ACTIVE: &str =
     revisions!("WHERE r.number = (SELECT revision FROM policy_activations ORDER BY seq DESC LIMIT 1)");
 const PREVIOUS: &str = revisions!(
     "WHERE r.number = (
-        SELECT revision FROM policy_activations WHERE revision <> (
-            SELECT revision FROM policy_activations ORDER BY seq DESC LIMIT 1
+        SELECT revision FROM policy_activations WHERE seq < (
+            SELECT MIN(seq) FROM policy_activations WHERE revision = (
+                SELECT revision FROM policy_activations ORDER BY seq DESC LIMIT 1
+            )
         ) ORDER BY seq DESC LIMIT 1
     )"
 );

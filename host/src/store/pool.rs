@@ -16,7 +16,9 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
+};
 
 use super::error::StoreError;
 
@@ -55,11 +57,20 @@ pub struct PoolOptions {
     /// Waiting longer than this for a connection, in milliseconds, is
     /// [`StoreError::Unavailable`].
     pub acquire_timeout_ms: u64,
+    /// How long a statement of Postgres may take, and wait for a lock, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// Whether SQLite's file is made where there is none.
+    #[serde(skip, default = "yes")]
+    pub create: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout_ms: 5_000 }
+        Self { max_connections: 16, acquire_timeout_ms: 5_000, statement_timeout_ms: 10_000, create: true }
     }
 }
 
@@ -134,6 +145,11 @@ impl Store {
         Self::connect_with(url, &PoolOptions::default()).await
     }
 
+    /// [`Store::connect`], but never makes a file: for those who only read.
+    pub async fn connect_existing(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(url, &PoolOptions { create: false, ..PoolOptions::default() }).await
+    }
+
     /// [`Store::connect`] with other bounds than the default ones.
     pub async fn connect_with(url: &str, options: &PoolOptions) -> Result<Self, StoreError> {
         let pools = match url.split_once(':').map(|(scheme, _)| scheme) {
@@ -169,6 +185,9 @@ impl Store {
                 // sqlx's advisory lock belongs to the session: one that failed
                 // must not go back to the pool with it.
                 let mut connection = pool.acquire().await?.detach();
+                sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
+                    .execute(&mut connection)
+                    .await?;
                 let migrated = POSTGRES_MIGRATIONS.run_direct(None, &mut connection, false).await;
                 let closed = connection.close().await;
                 migrated?;
@@ -268,7 +287,7 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
     }
     let connect = SqliteConnectOptions::from_str(url)
         .map_err(|_| bad_url(url, "expected sqlite:PATH"))?
-        .create_if_missing(true)
+        .create_if_missing(options.create)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -297,13 +316,14 @@ async fn connect_postgres(url: &str, options: &PoolOptions) -> Result<Pools, Sto
         .application_name("sprag")
         .statement_cache_capacity(STATEMENT_CACHE)
         .disable_statement_logging();
+    let timeout = options.statement_timeout_ms;
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
         // One round trip less for each statement of a busy host.
         .test_before_acquire(false)
         .before_acquire(|connection, idle| Box::pin(is_alive(connection, idle)))
-        .after_connect(|connection, _| Box::pin(plan_for_few_rows(connection)))
+        .after_connect(move |connection, _| Box::pin(prepare_session(connection, timeout)))
         .connect_with(connect)
         .await?;
     Ok(Pools::Postgres(pool))
@@ -314,15 +334,19 @@ async fn is_alive(connection: &mut PgConnection, idle: PoolConnectionMetadata) -
     Ok(idle.idle_for < TRY_AFTER_IDLE || connection.ping().await.is_ok())
 }
 
+/// A statement that waits for ever would hold up every heartbeat behind it.
+///
 /// Every statement here touches few rows by their keys. Left to itself, Postgres
 /// reads the whole table for a batch of heartbeats while it has no statistics of
 /// a new table yet (35 ms instead of 2 at 100,000 rows), and plans it anew each time.
-async fn plan_for_few_rows(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    const SETTINGS: &str = "
+async fn prepare_session(connection: &mut PgConnection, timeout_ms: u64) -> Result<(), sqlx::Error> {
+    let settings = format!(
+        "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms};
         SET plan_cache_mode = force_generic_plan;
         SET enable_hashjoin = off;
-        SET enable_mergejoin = off";
-    sqlx::raw_sql(SETTINGS).execute(connection).await.map(drop)
+        SET enable_mergejoin = off"
+    );
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await.map(drop)
 }
 
 /// Shows a file's path, but of any other URL only the scheme: the rest may hold a password.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::error::StoreError;
 use crate::facts::{Decision, Reason, Settings, Timestamp, Workspace};
 use crate::machine::{Move, Status};
 
@@ -123,7 +125,7 @@ pub struct Beat {
 }
 
 /// What became of one heartbeat of a batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Beaten {
     /// Liveness is stored; the row as it now is.
     Stored(Snapshot),
@@ -131,6 +133,8 @@ pub enum Beaten {
     Unknown,
     /// The token is not a live one of this workspace. Nothing was stored.
     Unauthorized,
+    /// Liveness is stored, but the row holds what this host can't read.
+    Unreadable(Arc<StoreError>),
     /// The workspace is removed (and the token was its own). Nothing was stored.
     Removed,
 }

@@ -118,7 +118,7 @@ impl Store {
     }
 
     pub async fn list(&self, filter: &Filter) -> Result<Vec<WorkspaceView>, StoreError> {
-        // The text differs with the filter, so that each can use its index.
+        // The text differs with the filter, so that a status can use its index.
         let rows: Vec<ViewRow> = on!(self.read(), db => {
             let mut query = sqlx::QueryBuilder::new(VIEWS);
             let wanted = [

@@ -14,6 +14,7 @@ fn words(beaten: &[Beaten]) -> Vec<&'static str> {
         Beaten::Unknown => "unknown",
         Beaten::Unauthorized => "unauthorized",
         Beaten::Removed => "removed",
+        Beaten::Unreadable(_) => "unreadable",
     };
     beaten.iter().map(word).collect()
 }
@@ -73,7 +74,7 @@ async fn a_mixed_batch_is_answered_in_its_order(
     for refused in ["stranger", "gone", "gone-stranger"] {
         assert_eq!(read(&db.store, refused).await.workspace.last_heartbeat_at, None, "{refused}");
     }
-    assert_eq!(db.store.beat(&[]).await.unwrap(), []);
+    assert!(db.store.beat(&[]).await.unwrap().is_empty());
 }
 
 #[rstest]
@@ -174,4 +175,20 @@ async fn a_heartbeat_never_brings_a_removed_row_back(
         assert_eq!(words(&db.store.beat(&[beat(&id)]).await.unwrap()), ["removed"]);
         assert_eq!(read(&db.store, &id).await.workspace.status, Status::Removed);
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn one_unreadable_row_is_the_trouble_of_one_agent(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let db = TestDb::new(backend).await;
+    for id in ["a", "b", "c"] {
+        db.workspace(id).await;
+    }
+    db.sql("UPDATE workspaces SET labels = 'no' WHERE id = 'b'").await;
+    let beaten = db.store.beat(&[beat("a"), beat("b"), beat("c")]).await.unwrap();
+    assert_eq!(words(&beaten), ["stored", "unreadable", "stored"]);
+    let Beaten::Unreadable(error) = &beaten[1] else { panic!("{beaten:?}") };
+    assert_eq!(error.to_string(), "workspaces.labels of b: \"no\" is not a JSON object of strings");
 }

@@ -2,6 +2,7 @@
 
 use rstest::rstest;
 use sprag::store::{Backend, PoolOptions, Store, StoreError};
+use sqlx::Connection as _;
 
 use crate::support::db::{TestDb, token_of};
 
@@ -146,7 +147,7 @@ async fn a_wrong_password_is_not_repeated() {
 async fn waiting_for_a_connection_has_an_end() {
     let db = TestDb::new(Backend::Postgres).await;
     db.workspace("w").await;
-    let options = PoolOptions { max_connections: 1, acquire_timeout_ms: 200 };
+    let options = PoolOptions { max_connections: 1, acquire_timeout_ms: 200, ..PoolOptions::default() };
     let store = Store::connect_with(&db.url, &options).await.unwrap();
     // Someone else holds the row, so that the only connection waits for it.
     let holder = hold_row(&db.url, "w").await;
@@ -182,4 +183,28 @@ fn a_token_hash_is_not_shown() {
     assert_eq!(format!("{hash:?}"), "TokenHash(..)");
     assert!(hash.matches(&token_of("x")));
     assert!(!hash.matches(&token_of("y")));
+}
+
+#[tokio::test]
+async fn who_only_reads_makes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/typo.db", dir.path().display());
+    let error = Store::connect_existing(&url).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_too_long_is_ended() {
+    let db = TestDb::new(Backend::Postgres).await;
+    db.workspace("w").await;
+    let options = PoolOptions { statement_timeout_ms: 200, ..PoolOptions::default() };
+    let store = Store::connect_with(&db.url, &options).await.unwrap();
+    let mut holder = sqlx::PgConnection::connect(&db.url).await.unwrap();
+    let mut held = holder.begin().await.unwrap();
+    sqlx::query("UPDATE workspaces SET name = 'held' WHERE id = 'w'").execute(&mut *held).await.unwrap();
+    let error = store.beat(&[super::beat("w")]).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    held.rollback().await.unwrap();
+    assert!(matches!(store.beat(&[super::beat("w")]).await.unwrap()[0], sprag::store::Beaten::Stored(_)));
 }

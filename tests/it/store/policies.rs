@@ -56,9 +56,9 @@ async fn the_newest_activation_is_the_active_one(
     assert_eq!(store.activate_new("api", "f2", &[]).await.unwrap(), 2);
     assert_eq!((active(store).await, previous(store).await), (Some(2), Some(1)));
     assert!(store.activate(1).await.unwrap());
-    assert_eq!((active(store).await, previous(store).await), (Some(1), Some(2)));
+    assert_eq!((active(store).await, previous(store).await), (Some(1), None));
     assert!(store.activate(1).await.unwrap());
-    assert_eq!((active(store).await, previous(store).await), (Some(1), Some(2)));
+    assert_eq!((active(store).await, previous(store).await), (Some(1), None));
     assert!(!store.activate(9).await.unwrap());
     assert_eq!(active(store).await, Some(1));
 

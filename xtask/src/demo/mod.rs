@@ -33,7 +33,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policies = policies::build(workspace)?;
-    process::run_ok(workspace.cargo().args(["build", "--package", "sprag", "--bin", "sprag"]))?;
+    process::run_ok(workspace.members("build").args(["--bin", "sprag"]))?;
 
     let stage = Stage::new(workspace, args.listen)?;
     let mut host = stage.start_host(&workspace.target.join("debug/sprag"), &policies)?;
