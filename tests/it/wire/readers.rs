@@ -86,7 +86,7 @@ async fn a_stream_that_is_no_longer_read_is_cut_off() {
 /// HTTP/1: hundreds of requests in a row, and not one answer read.
 #[tokio::test]
 async fn pipelining_without_reading_is_cut_off_and_takes_nobodys_place() {
-    let http = HttpConfig { idle_ms: 300, header_read_ms: 300, concurrency: 1, ..HttpConfig::default() };
+    let http = HttpConfig { idle_ms: 1_000, header_read_ms: 300, concurrency: 1, ..HttpConfig::default() };
     let db = TestDb::new(Backend::Sqlite).await;
     let host = TestHost::start(&db, Setup { http, ..Setup::default() }).await;
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -96,7 +96,7 @@ async fn pipelining_without_reading_is_cut_off_and_takes_nobodys_place() {
     socket.write_all(&request).await.expect("sending");
     sleep(Duration::from_millis(200)).await;
     let open = async || {
-        // A fresh client: its own connection is the only other one.
+        // A new connection each time, which is the only other one.
         let text = reqwest::get(format!("{}/metrics", host.url)).await.expect("an answer").text().await;
         let text = text.expect("text");
         assert!(!text.contains("BUSY"), "a place is held: {text}");
