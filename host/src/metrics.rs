@@ -53,6 +53,8 @@ pub struct Metrics {
     pub revision: Gauge,
     /// Revisions that were refused.
     pub revisions_refused: Counter,
+    /// Connections open now.
+    pub http_connections: Gauge,
     moved: Family<MovedLabels, Counter>,
     outran: Family<CauseLabels, Counter>,
     decided: Family<DecidedLabels, Counter>,
@@ -68,6 +70,7 @@ impl Default for Metrics {
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             revision: Gauge::default(),
             revisions_refused: Counter::default(),
+            http_connections: Gauge::default(),
             moved: Family::default(),
             outran: Family::default(),
             decided: Family::default(),
@@ -95,6 +98,7 @@ impl Default for Metrics {
             "Policies that failed, each denying every candidate",
             this.faults.clone(),
         );
+        registry.register("http_connections", "Connections open now", this.http_connections.clone());
         registry.register("http_requests", "Requests answered", this.requests.clone());
         Self { registry, ..this }
     }

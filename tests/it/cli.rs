@@ -245,6 +245,27 @@ async fn an_admin_token_is_made_once_and_kept_to_its_owner() {
     assert_eq!(std::fs::read_to_string(&file).expect("the token's file"), token);
 }
 
+/// Whoever waits at the door is in the log and in the metrics, and the log is not flooded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_house_is_seen() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let state = tempfile::tempdir().expect("a directory");
+    let config = "[http]\nconnections = 2\nheader_read_ms = 300\n";
+    let host = Process::start_in(&db.url, state.path(), config, Some(ADMIN)).await;
+    let metrics = host.client.get(format!("{}/metrics", host.url)).send().await.expect("an answer");
+    let text = metrics.text().await.expect("text");
+    assert!(text.contains("sprag_http_connections 1\n"), "{text}");
+    assert!(!host.log().contains("http.connections"), "too early: {}", host.log());
+    let address = host.url.trim_start_matches("http://");
+    for _ in 0..3 {
+        let silent = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        reqwest::get(format!("{}/health", host.url)).await.expect("an answer once there is room");
+        drop(silent);
+    }
+    assert_eq!(host.log().matches("http.connections").count(), 1, "{}", host.log());
+    host.stop().await;
+}
+
 #[rstest]
 #[case::open_to_all(&["serve", "--listen", "0.0.0.0:0", "--registration", "open"], "loopback")]
 #[case::no_such_database(&["serve", "--listen", "127.0.0.1:0", "--database-url", "mysql://x"], "expected sqlite:PATH")]

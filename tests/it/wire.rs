@@ -7,5 +7,6 @@ mod description;
 mod events;
 mod fails_closed;
 mod policies;
+mod readers;
 mod stopping;
 mod workspaces;

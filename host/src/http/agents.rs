@@ -27,11 +27,21 @@ const MAX_UPTIME: u64 = 10_000_000_000;
 /// Most tasks that are believed: what a database's integer holds.
 const MAX_TASKS: u64 = i32::MAX as u64;
 
+/// Bytes that are kept of a sample for people; what is longer is cut there.
+const MAX_SAMPLE: usize = 4 << 10;
+
+/// Bytes of a runtime's state, which policies compare with words.
+const MAX_RUNTIME_STATE: usize = 64;
+
+/// Bytes of an agent's address.
+const MAX_URL: usize = 2 << 10;
+
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct RegisterBody {
     /// The workspace, as `POST /workspaces` answered it.
     #[schema(required)]
     id: Option<String>,
+    /// At most 2048 bytes.
     url: Option<String>,
     agent_card: Option<Value>,
     mcp_server_present: Option<bool>,
@@ -78,10 +88,11 @@ pub(super) async fn register(
 ) -> Answer<Json<Registered>> {
     let id = required("id", body.id)?;
     let readiness = readiness(body.mcp_server_present, body.model_present, body.loaded_mcp_tools)?;
+    let url = at_most("url", MAX_URL, body.url)?;
     let facts = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     let minted = admit(&registry, &access, &id, bearer(&headers)).await?;
     let registration = Registration {
-        url: body.url.unwrap_or_default(),
+        url,
         agent_card: body.agent_card.unwrap_or_default(),
         first_token: minted.as_ref().map(Token::hash),
     };
@@ -161,11 +172,13 @@ pub(super) struct HeartbeatBody {
     workspace_id: Option<String>,
     /// Share of the agent's own operations that failed, 0 to 1.
     error_rate: Option<f64>,
+    /// A sample for people: what is longer than 4096 bytes is cut there.
     sample_error: Option<String>,
     active_tasks: Option<f64>,
     uptime_seconds: Option<f64>,
+    /// A sample for people: what is longer than 4096 bytes is cut there.
     current_task: Option<String>,
-    /// Empty when healthy, `wedged` when the agent's runtime is stuck.
+    /// Empty when healthy, `wedged` when the agent's runtime is stuck. At most 64 bytes.
     runtime_state: Option<String>,
     mcp_server_present: Option<bool>,
     model_present: Option<bool>,
@@ -208,8 +221,8 @@ impl HeartbeatBody {
         let uptime_seconds = whole("uptime_seconds", uptime, MAX_UPTIME)?;
         let active_tasks = whole("active_tasks", self.active_tasks, MAX_TASKS)?;
         let active_tasks = u32::try_from(active_tasks).unwrap_or(u32::MAX);
-        let sample_error = self.sample_error.unwrap_or_default();
-        let runtime_state = self.runtime_state.unwrap_or_default();
+        let sample_error = sample(self.sample_error);
+        let runtime_state = at_most("runtime_state", MAX_RUNTIME_STATE, self.runtime_state)?;
         let capabilities = self.runtime_metadata.and_then(|m| m.capabilities).unwrap_or_default();
         let heartbeat = Heartbeat {
             readiness: readiness(self.mcp_server_present, self.model_present, self.loaded_mcp_tools)?,
@@ -227,10 +240,27 @@ impl HeartbeatBody {
             sample_error,
             active_tasks,
             uptime_seconds,
-            current_task: self.current_task.unwrap_or_default(),
+            current_task: sample(self.current_task),
             runtime_state,
         };
         Ok((beat, heartbeat))
+    }
+}
+
+/// The beginning of a text that only people read.
+fn sample(given: Option<String>) -> String {
+    let mut text = given.unwrap_or_default();
+    text.truncate(text.floor_char_boundary(MAX_SAMPLE));
+    text
+}
+
+/// A text that means nothing once it is cut.
+fn at_most(field: &str, bytes: usize, given: Option<String>) -> Answer<String> {
+    match given.unwrap_or_default() {
+        text if text.len() > bytes => {
+            Err(Problem::field(field, text.into(), format!("at most {bytes} bytes")))
+        }
+        text => Ok(text),
     }
 }
 
@@ -250,7 +280,7 @@ impl HeartbeatBody {
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
-            description = "Nothing is stored; try again"),
+            description = "Try again: storing it twice does no harm"),
     )
 )]
 pub(super) async fn heartbeat(

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 
 use axum::body::{Bytes, HttpBody};
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{self, FromRef, FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
 use utoipa::ToSchema;
 
 use super::Edge;
 use super::error::{Answer, Problem};
+use super::guard::Ticket;
 use crate::facts::Readiness;
 
 /// A JSON body, whatever its content type: agents don't always send one.
@@ -57,11 +59,16 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
         let detail = format!("the body is larger than the {limit} bytes that this call takes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
     };
-    let body = request.into_body();
+    let (mut parts, body) = request.into_parts();
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    match tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect()).await {
+    let arrival = tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect());
+    let arrived = match parts.extensions.remove::<Ticket>() {
+        Some(ticket) => ticket.step_out(arrival).await?,
+        None => arrival.await,
+    };
+    match arrived {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => {
@@ -76,25 +83,51 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
 
 /// Reads a body that failed once more, to name the field that it failed at.
 fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
-    let not_json = |why: String| {
-        Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {why}"))
-    };
-    if !error.is_data() {
-        return not_json(error.to_string());
-    }
+    let not_json =
+        || Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {error}"));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let (Err(located), Ok(body)) =
-        (serde_path_to_error::deserialize::<_, T>(&mut reader), serde_json::from_slice::<Value>(bytes))
-    else {
-        return not_json(error.to_string());
+    let Err(located) = serde_path_to_error::deserialize::<_, T>(&mut reader) else { return not_json() };
+    let path = located.path();
+    // Well-formed, but no number of 64 bits: serde_json has no category for it.
+    if error.to_string().starts_with(OUT_OF_RANGE) {
+        let number = number_at(bytes, error.line(), error.column());
+        let expected = "a number that 64 bits hold, as IEEE 754 has them";
+        return Problem::field(path.to_string(), number.into(), expected);
+    }
+    let (true, Ok(body)) = (error.is_data(), serde_json::from_slice::<Value>(bytes)) else {
+        return not_json();
     };
-    let path = located.path().to_string();
-    let pointer: String = path.split('.').map(|step| format!("/{step}")).collect();
-    let Some(value) = body.pointer(&pointer) else {
-        let expected = format!("an object with fields as documented ({})", located.inner());
-        return Problem::field("body", body, expected);
-    };
-    Problem::field(path, value.clone(), expectation(&located.inner().to_string()))
+    match at(&body, path) {
+        Some(value) if path.iter().len() > 0 => {
+            Problem::field(path.to_string(), value.clone(), expectation(&located.inner().to_string()))
+        }
+        _ => {
+            let expected = format!("an object with fields as documented ({})", located.inner());
+            Problem::field("body", body, expected)
+        }
+    }
+}
+
+/// How serde_json begins to say that a number is too large.
+const OUT_OF_RANGE: &str = "number out of range";
+
+/// The value at `path`; a step may be any text, with dots and slashes.
+fn at<'a>(body: &'a Value, path: &Path) -> Option<&'a Value> {
+    path.iter().try_fold(body, |value, step| match step {
+        Segment::Map { key } => value.get(key),
+        Segment::Seq { index } => value.get(index),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    })
+}
+
+/// The number that ends at or around a place of the body, as it was written.
+fn number_at(bytes: &[u8], line: usize, column: usize) -> String {
+    let text = bytes.split(|b| *b == b'\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let of_number = |b: &u8| b.is_ascii_digit() || b"+-.eE".contains(b);
+    let (before, after) = text.split_at(column.min(text.len()));
+    let begin = before.iter().rposition(|b| !of_number(b)).map_or(0, |other| other + 1);
+    let end = after.iter().position(|b| !of_number(b)).unwrap_or(after.len());
+    String::from_utf8_lossy(&text[begin..before.len() + end]).into_owned()
 }
 
 /// `invalid type: string "x", expected f64 at line 1 column 20` → `a number`.
@@ -130,7 +163,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
+        let extract::Path(id) = extract::Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
         Ok(Self(id))

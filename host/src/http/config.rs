@@ -25,10 +25,14 @@ pub struct HttpConfig {
     pub request_ms: u64,
     /// The same where modules are compiled (`/policies…`).
     pub policy_request_ms: u64,
-    /// How long a connection may lie idle; it is closed within twice that time.
+    /// How long a connection may lie idle, or not read what it asked for; it is
+    /// closed within twice that time.
     pub idle_ms: u64,
     /// Requests in the works at once; one more is a `503`.
     pub concurrency: usize,
+    /// Requests whose bodies are awaited at once, which are not in the works
+    /// meanwhile; one more is a `503`.
+    pub bodies: usize,
     /// Connections open at once; more wait to be accepted.
     pub connections: usize,
     /// Requests at once within one HTTP/2 connection.
@@ -54,8 +58,9 @@ impl Default for HttpConfig {
             policy_request_ms: 120_000,
             idle_ms: 75_000,
             concurrency: 4_096,
+            bodies: 16_384,
             connections: 8_192,
-            requests_per_connection: 256,
+            requests_per_connection: 32,
             streams: 64,
             shutdown_ms: 10_000,
             module_bytes: Limits::default().module_bytes,

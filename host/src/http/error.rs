@@ -217,8 +217,12 @@ impl From<StoreError> for Problem {
 impl Problem {
     fn of_store(error: &StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => {
+            StoreError::Unavailable(_) if error.nothing_was_sent() => {
                 Self::busy("DATABASE_UNAVAILABLE", "the database did not answer; nothing was changed")
+            }
+            StoreError::Unavailable(_) => {
+                let detail = "the database stopped answering; whether a change was stored is not known";
+                Self::busy("DATABASE_UNAVAILABLE", detail)
             }
             _ => Self::busy("DATABASE_ERROR", "the database failed; the host's log says how"),
         }

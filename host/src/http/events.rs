@@ -33,8 +33,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long a woken stream waits for more, so that a busy host costs it few reads.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How often a silent stream shows that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often a silent stream shows that it lives, and learns whether its client
+/// does: at most this, and at least thrice within `idle_ms`.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
 
 /// Events of one read of a stream.
 const BATCH: u32 = 256;
@@ -149,10 +150,11 @@ pub(super) async fn stream(
         Some(id) => (Some(id.to_owned()), registry.store.events_after(Some(id), BATCH).await?),
         None => (registry.store.newest_event().await?, Vec::new()),
     };
+    let keep_alive = (edge.config.idle() / 3).clamp(KEEP_ALIVE.0, KEEP_ALIVE.1);
     let tail =
         Tail { registry, edge, workspace: params.workspace, after, unsent: unsent.into(), _permit: permit };
     let lines = futures::stream::unfold(tail, Tail::next);
-    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(Sse::new(lines).keep_alive(KeepAlive::new().interval(keep_alive)))
 }
 
 /// One client's place in the log.

@@ -1,10 +1,14 @@
 //! The one layer before every route: how many requests at once, how long each,
 //! what is counted, and that a panic of one handler is one `500`.
+//!
+//! A place among the requests in the works is for work only: it is taken when a
+//! request first runs, and given up while it waits for its client's bytes
+//! ([`Ticket::step_out`]).
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,11 +16,11 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use super::config::HttpConfig;
-use super::error::Problem;
+use super::error::{Answer, Problem};
 use crate::metrics::Metrics;
 
 /// The label of requests that no route took.
@@ -28,6 +32,7 @@ pub(super) struct GuardLayer(Arc<Shared>);
 
 struct Shared {
     permits: Arc<Semaphore>,
+    bodies: Semaphore,
     request: Duration,
     policy_request: Duration,
     metrics: Arc<Metrics>,
@@ -37,6 +42,7 @@ impl GuardLayer {
     pub(super) fn new(config: &HttpConfig, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.concurrency)),
+            bodies: Semaphore::new(config.bodies),
             request: config.request(),
             policy_request: config.policy_request(),
             metrics,
@@ -72,26 +78,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let shared = self.shared.clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let version = request.version();
-        let Ok(permit) = shared.permits.clone().try_acquire_owned() else {
-            return Box::pin(async move {
-                let busy = Problem::busy("BUSY", "the host has as many requests as it takes at once");
-                Ok(shared.count(route.as_ref(), busy.into_response()))
-            });
-        };
+        let ticket = Ticket::new(shared.clone());
+        request.extensions_mut().insert(ticket.clone());
         let compiles = route.as_ref().is_some_and(|r| r.as_str().starts_with("/policies"));
         let limit = if compiles { shared.policy_request } else { shared.request };
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
+            if let Err(busy) = ticket.enter() {
+                return Ok(shared.count(route.as_ref(), busy.into_response()));
+            }
             let mut response = match tokio::time::timeout(limit, answer).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Err(_)) => crashed(),
                 Err(_) => Problem::busy("TIMED_OUT", "the host did not answer in time").into_response(),
             };
-            drop(permit);
+            ticket.leave();
             // Whoever is too slow or sends too much does not keep the connection.
             let cut_off = [StatusCode::REQUEST_TIMEOUT, StatusCode::PAYLOAD_TOO_LARGE];
             if version <= Version::HTTP_11 && cut_off.contains(&response.status()) {
@@ -99,6 +104,52 @@ where
             }
             Ok(shared.count(route.as_ref(), response))
         })
+    }
+}
+
+/// A request's place among those in the works, carried in its extensions.
+#[derive(Clone)]
+pub(super) struct Ticket(Arc<Place>);
+
+struct Place {
+    shared: Arc<Shared>,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Ticket {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Place { shared, permit: Mutex::new(None) }))
+    }
+
+    /// Waits for a client, whose slowness then costs nobody a place.
+    ///
+    /// # Errors
+    /// 503 where too many wait already, or where there is no place to come back to.
+    pub(super) async fn step_out<F: Future>(&self, client: F) -> Answer<F::Output> {
+        let waiting = self.0.shared.bodies.try_acquire();
+        let waiting =
+            waiting.map_err(|_| Problem::busy("BUSY", "the host waits for as many bodies as it can"))?;
+        self.leave();
+        let sent = client.await;
+        drop(waiting);
+        self.enter()?;
+        Ok(sent)
+    }
+
+    fn enter(&self) -> Answer<()> {
+        let permit = self.0.shared.permits.clone().try_acquire_owned();
+        let permit =
+            permit.map_err(|_| Problem::busy("BUSY", "the host has as many requests as it takes at once"))?;
+        self.put(Some(permit));
+        Ok(())
+    }
+
+    fn leave(&self) {
+        self.put(None);
+    }
+
+    fn put(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.0.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 }
 

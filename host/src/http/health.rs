@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
@@ -76,6 +77,6 @@ pub(super) async fn metrics(
 
 /// This description
 #[utoipa::path(get, path = "/openapi.json", tag = "host", responses((status = 200, body = serde_json::Value)))]
-pub(super) async fn openapi(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static str); 1], String) {
+pub(super) async fn openapi(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static str); 1], Bytes) {
     ([(header::CONTENT_TYPE, "application/json")], edge.openapi.clone())
 }

@@ -24,6 +24,7 @@ mod workspaces;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::FromRef;
 use axum::http::{Method, StatusCode, Uri};
 use tokio::sync::Semaphore;
@@ -73,7 +74,7 @@ struct Edge {
     /// Ends the event streams.
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
-    openapi: String,
+    openapi: Bytes,
 }
 
 /// The router's state; each handler takes the one or two handles it needs.
@@ -115,6 +116,7 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(agents::update_card))
         .routes(routes!(workspaces::create, workspaces::list))
         .routes(routes!(workspaces::read, workspaces::patch, workspaces::remove))
+        .routes(routes!(workspaces::replace_token))
         .routes(routes!(events::all))
         .routes(routes!(events::of_workspace))
         .routes(routes!(events::stream))
@@ -169,7 +171,7 @@ fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken) -> Router 
         streams: Arc::new(Semaphore::new(config.streams)),
         config: config.clone(),
         shutdown,
-        openapi: serde_json::to_string(&description).unwrap_or_default(),
+        openapi: serde_json::to_vec(&description).unwrap_or_default().into(),
     });
     routes
         .fallback(no_route)

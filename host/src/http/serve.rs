@@ -3,7 +3,8 @@
 //! hyper starts its own timeout for a request's head when a connection falls
 //! idle, and has none for telling HTTP/1 from HTTP/2, so both are kept here: a
 //! connection that has sent no head in time is dropped, and one on which
-//! nothing happens is closed.
+//! nothing happens is closed. Nothing happens also where a client reads no
+//! answers: see [`Pulse`].
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -32,8 +34,15 @@ use super::{Api, router};
 /// How long accepting rests when the system has no more file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// How often the log says that clients can't get in.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 /// The least that hyper takes as a bound of a head.
 const LEAST_HEAD: usize = 8 << 10;
+
+/// Largest piece of an answer that is handed over at once: how finely the
+/// progress of a client that reads slowly is seen.
+const PIECE: usize = 64 << 10;
 
 /// Serves `api` on `listener` until `shutdown`; then accepts no more, ends the
 /// event streams, and lets what is in flight finish within `shutdown_ms`.
@@ -48,10 +57,12 @@ pub async fn serve(
 ) -> io::Result<()> {
     let builder = Arc::new(builder(config));
     let permits = Arc::new(Semaphore::new(config.connections));
+    let gauge = api.registry.metrics.http_connections.clone();
     let (header_read, idle, grace) = (config.header_read(), config.idle(), config.shutdown());
     let router = router(api, config, shutdown.clone());
     let mut open = JoinSet::new();
-    while let Some((stream, permit)) = accept(&listener, &permits, &shutdown).await {
+    let mut door = Door { listener, permits, warned: None };
+    while let Some((stream, permit)) = door.accept(&shutdown).await {
         while open.try_join_next().is_some() {}
         let connection = Connection {
             builder: builder.clone(),
@@ -61,12 +72,13 @@ pub async fn serve(
             header_read,
             idle,
         };
+        let counted = Open::new(gauge.clone(), permit);
         open.spawn(async move {
             connection.run(stream).await;
-            drop(permit);
+            drop(counted);
         });
     }
-    drop(listener);
+    drop(door);
     let finished = async { while open.join_next().await.is_some() {} };
     if timeout(grace, finished).await.is_err() {
         tracing::warn!(connections = open.len(), "requests still in flight are cut off");
@@ -93,29 +105,70 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
     builder
 }
 
-/// The next connection, with its permit; None once it is time to stop.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-    shutdown: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let next = async {
-        let permit = permits.clone().acquire_owned().await.ok()?;
+/// Where connections come in.
+struct Door {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    /// When the log last said that clients wait.
+    warned: Option<Instant>,
+}
+
+impl Door {
+    /// The next connection, with its permit; None once it is time to stop.
+    async fn accept(&mut self, shutdown: &CancellationToken) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => None,
+            accepted = self.next() => accepted,
+        }
+    }
+
+    async fn next(&mut self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        if self.permits.available_permits() == 0 && self.may_warn() {
+            tracing::warn!("as many connections are open as `http.connections` allows; others wait");
+        }
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
         loop {
-            match listener.accept().await {
+            match self.listener.accept().await {
                 Ok((stream, _)) => return Some((stream, permit)),
                 Err(e) if is_one_clients(&e) => {}
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "can't accept connections");
+                    if self.may_warn() {
+                        tracing::error!(error = &error as &dyn std::error::Error, "can't accept connections");
+                    }
                     sleep(ACCEPT_REST).await;
                 }
             }
         }
-    };
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => None,
-        accepted = next => accepted,
+    }
+
+    /// Whether the last warning is long enough ago.
+    fn may_warn(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.warned.is_none_or(|last| now.duration_since(last) >= WARN_EVERY);
+        if due {
+            self.warned = Some(now);
+        }
+        due
+    }
+}
+
+/// An open connection's place, counted as long as it is held.
+struct Open {
+    gauge: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(gauge: Gauge, permit: OwnedSemaphorePermit) -> Self {
+        gauge.inc();
+        Self { gauge, _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.gauge.dec();
     }
 }
 
@@ -142,9 +195,15 @@ impl Connection {
         let pulse = Arc::new(Pulse::default());
         let router = self.router;
         let service = service_fn(|request: Request<Incoming>| {
-            let beat = pulse.start();
+            let mut beat = pulse.start();
             let answer = router.clone().call(request);
-            async move { answer.await.map(|response| response.map(|body| Counted { body, _beat: beat })) }
+            async move {
+                // Here, not in `start`: a request held back for its client's sake is not run.
+                beat.turn(Turn::Host);
+                let response = answer.await;
+                beat.turn(Turn::Client);
+                response.map(|r| r.map(|body| Counted { body, rest: Bytes::new(), beat }))
+            }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -159,17 +218,17 @@ impl Connection {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = check.as_mut() => {
-                    let started = pulse.started.load(Ordering::Relaxed);
-                    let in_flight = pulse.in_flight.load(Ordering::Relaxed);
-                    if started == seen && in_flight == 0 {
-                        // No head in time, or idle; a second time: not even closing.
-                        if seen == 0 || stopping {
+                    let progress = pulse.progress.load(Ordering::Relaxed);
+                    if progress == seen && pulse.hosts_turn.load(Ordering::Relaxed) == 0 {
+                        // No head in time; or closing, and not even that goes on; or nobody reads.
+                        let answers = pulse.in_flight.load(Ordering::Relaxed);
+                        if seen == 0 || stopping || answers > 0 {
                             return;
                         }
                         stopping = true;
                         connection.as_mut().graceful_shutdown();
                     }
-                    seen = started;
+                    seen = progress;
                     check.as_mut().reset(Instant::now() + self.idle);
                 }
             }
@@ -177,34 +236,69 @@ impl Connection {
     }
 }
 
-/// The requests of one connection.
+/// The requests of one connection. Where none made progress for a while and it
+/// is the host's turn in none, the client is idle or does not read.
 #[derive(Default)]
 struct Pulse {
-    started: AtomicUsize,
+    /// Requests begun, answers begun, and pieces of answers taken.
+    progress: AtomicUsize,
     in_flight: AtomicUsize,
+    /// Those of them whose client can only wait.
+    hosts_turn: AtomicUsize,
+}
+
+/// Who has to do something next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A handler works, or an answer has nothing more to send yet.
+    Host,
+    /// What was handed over waits to be read.
+    Client,
 }
 
 impl Pulse {
     fn start(self: &Arc<Self>) -> InFlight {
-        self.started.fetch_add(1, Ordering::Relaxed);
+        self.progress.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        InFlight { pulse: self.clone(), turn: Turn::Client }
     }
 }
 
 /// Held from a request's head to the end of its answer's body.
-struct InFlight(Arc<Pulse>);
+struct InFlight {
+    pulse: Arc<Pulse>,
+    turn: Turn,
+}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+impl InFlight {
+    fn turn(&mut self, turn: Turn) {
+        if turn == Turn::Client {
+            self.pulse.progress.fetch_add(1, Ordering::Relaxed);
+        }
+        if turn == self.turn {
+            return;
+        }
+        self.turn = turn;
+        match turn {
+            Turn::Host => self.pulse.hosts_turn.fetch_add(1, Ordering::Relaxed),
+            Turn::Client => self.pulse.hosts_turn.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 }
 
-/// An answer's body, which knows when it ends.
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.turn(Turn::Client);
+        self.pulse.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body in pieces, which knows when it ends and who is to act.
 struct Counted {
     body: Body,
-    _beat: InFlight,
+    /// Of the body's frame before.
+    rest: Bytes,
+    beat: InFlight,
 }
 
 impl HttpBody for Counted {
@@ -215,14 +309,34 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => {
+                    self.beat.turn(Turn::Host);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                ended => return ended,
+            }
+        }
+        self.beat.turn(Turn::Client);
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, mut hint) = (self.rest.len() as u64, self.body.size_hint());
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }

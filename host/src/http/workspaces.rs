@@ -45,6 +45,9 @@ pub(super) struct CreateBody {
     labels: Option<BTreeMap<String, String>>,
     persistent_volume: Option<bool>,
     hibernation_idle_minutes: Option<f64>,
+    /// `true` (the default) answers the agent's token; `false` makes none, for
+    /// open registration to hand out to the first agent that registers.
+    issue_token: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,12 +55,13 @@ pub(super) struct Created {
     id: String,
     #[schema(value_type = String, example = "provisioning")]
     status: Status,
-    /// Shown this once; only its SHA-256 is stored.
-    auth_token: String,
+    /// Shown this once; only its SHA-256 is stored. Absent where none was to be issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<String>,
 }
 
 impl CreateBody {
-    fn read(self, token: &Token) -> Answer<NewWorkspace> {
+    fn read(self, token: Option<&Token>) -> Answer<NewWorkspace> {
         Ok(NewWorkspace {
             id: Uuid::now_v7().to_string(),
             name: name(self.name)?,
@@ -69,7 +73,7 @@ impl CreateBody {
             labels: labels(self.labels.unwrap_or_default())?,
             persistent_volume: self.persistent_volume.unwrap_or_default(),
             hibernation_idle_minutes: self.hibernation_idle_minutes.map(minutes).transpose()?,
-            token: Some(token.hash()),
+            token: token.map(Token::hash),
         })
     }
 }
@@ -159,13 +163,51 @@ pub(super) async fn create(
     _: Operator,
     Payload(body): Payload<CreateBody>,
 ) -> Answer<(StatusCode, [(HeaderName, String); 1], Json<Created>)> {
-    let token = Token::mint()?;
-    let new = body.read(&token)?;
+    let token = if body.issue_token.unwrap_or(true) { Some(Token::mint()?) } else { None };
+    let new = body.read(token.as_ref())?;
     placed(registry.store.create(&new).await?, &new.id, new.parent_id.as_deref())?;
     registry.changed();
     let location = [(header::LOCATION, format!("/workspaces/{}", new.id))];
-    let created = Created { id: new.id, status: Status::Provisioning, auth_token: token.reveal() };
+    let auth_token = token.map(Token::reveal);
+    let created = Created { id: new.id, status: Status::Provisioning, auth_token };
     Ok((StatusCode::CREATED, location, Json(created)))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Replaced {
+    /// Shown this once; only its SHA-256 is stored.
+    auth_token: String,
+}
+
+/// Replace a workspace's token
+///
+/// For one that was lost or given away: those that there are end with this
+/// call, and the agent needs the new one from then on. Nothing else changes.
+#[utoipa::path(
+    post, path = "/workspaces/{id}/token", tag = "workspaces",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Replaced),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn replace_token(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<Replaced>> {
+    let token = Token::mint()?;
+    if registry.store.replace_tokens(&id, &token.hash()).await? {
+        return Ok(Json(Replaced { auth_token: token.reveal() }));
+    }
+    match registry.store.view(&id).await? {
+        Some(_) => Err(Problem::removed(&id)),
+        None => Err(Problem::no_workspace(&id)),
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

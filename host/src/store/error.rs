@@ -26,6 +26,13 @@ impl StoreError {
         matches!(self, StoreError::Unavailable(_))
     }
 
+    /// Whether it is certain that nothing was changed: no statement was sent.
+    /// Where a connection broke, a commit may have been carried out all the same.
+    pub const fn nothing_was_sent(&self) -> bool {
+        use sqlx::Error::{BeginFailed, PoolClosed, PoolTimedOut};
+        matches!(self, StoreError::Unavailable(BeginFailed | PoolClosed | PoolTimedOut))
+    }
+
     /// Whether Postgres ended this transaction in favour of another one:
     /// a deadlock or a serialization failure. Nothing of it was stored.
     pub(super) fn lost_to_another(&self) -> bool {

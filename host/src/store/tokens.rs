@@ -14,6 +14,7 @@ use super::error::StoreError;
 use super::pool::{Store, Tx};
 use super::rows::{At, text};
 use super::types::TokenHash;
+use super::workspaces::TOUCH;
 
 const INSERT: &str = "
     INSERT INTO tokens (hash, id, workspace_id, created_at)
@@ -47,6 +48,22 @@ impl Store {
     /// Ends all live tokens of a workspace; how many there were.
     pub async fn revoke_tokens(&self, workspace_id: &str) -> Result<u64, StoreError> {
         execute!(self.write(), REVOKE, text(workspace_id))
+    }
+
+    /// Ends all live tokens of a workspace and makes `hash` its only one, both
+    /// or neither. False: the workspace is gone or removed.
+    pub async fn replace_tokens(&self, workspace_id: &str, hash: &TokenHash) -> Result<bool, StoreError> {
+        let id = text(workspace_id);
+        let mut tx = self.begin().await?;
+        // Holds the row: of two that replace at once, and of one that hands out
+        // a first token, the later sees what the earlier did.
+        if fetch_optional!(tx.on(), (i64,), TOUCH, id.as_ref())?.is_none() {
+            return Ok(false);
+        }
+        execute!(tx.on(), REVOKE, id.as_ref())?;
+        insert(&mut tx, &id, hash).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 }
 

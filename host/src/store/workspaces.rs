@@ -75,7 +75,7 @@ pub(super) const PUT_CARD: &str = "
     ON CONFLICT (workspace_id) DO UPDATE SET card = excluded.card";
 
 /// Locks the row against a change of status, and says which one it has.
-const TOUCH: &str =
+pub(super) const TOUCH: &str =
     "UPDATE workspaces SET version = version WHERE id = $1 AND status <> 'removed' RETURNING version";
 
 impl Store {

@@ -183,6 +183,38 @@ async fn the_same_id_twice_is_refused_whole(#[values(Backend::Sqlite, Backend::P
 
 #[rstest]
 #[tokio::test]
+async fn tokens_are_replaced_whole(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    for id in ["w", "other", "gone"] {
+        db.workspace(id).await;
+    }
+    assert!(db.store.replace_tokens("w", &token_of("new")).await.unwrap());
+    assert_eq!(db.store.tokens("w").await.unwrap(), [token_of("new")]);
+    assert_eq!(db.store.tokens("other").await.unwrap(), [token_of("other")]);
+    assert_eq!(read(&db.store, "w").await.version, 1);
+    // A hash that somebody has already: the insert fails, and the revocation with it.
+    assert!(db.store.replace_tokens("w", &token_of("other")).await.is_err());
+    assert_eq!(db.store.tokens("w").await.unwrap(), [token_of("new")]);
+    // Of two at once one is left.
+    let (one, other) = (token_of("one"), token_of("another"));
+    let both = tokio::join!(db.store.replace_tokens("w", &one), db.store.replace_tokens("w", &other));
+    assert!(both.0.unwrap() && both.1.unwrap());
+    let left = db.store.tokens("w").await.unwrap();
+    assert!(left == [one] || left == [other], "{} are left", left.len());
+    // Also where there was none.
+    db.store.revoke_tokens("w").await.unwrap();
+    assert!(db.store.replace_tokens("w", &token_of("again")).await.unwrap());
+    assert_eq!(db.store.tokens("w").await.unwrap(), [token_of("again")]);
+
+    remove(&db.store, "gone").await;
+    let before = db.store.tokens("gone").await.unwrap();
+    assert!(!db.store.replace_tokens("gone", &token_of("more")).await.unwrap());
+    assert_eq!(db.store.tokens("gone").await.unwrap(), before);
+    assert!(!db.store.replace_tokens("nobody", &token_of("more")).await.unwrap());
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_list_is_filtered_and_paged(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     db.workspace("a").await;

@@ -5,6 +5,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use sprag::config::Registration;
 use sprag::store::Backend;
+use sqlx::Connection as _;
 
 use crate::support::db::TestDb;
 use crate::support::host::{Setup, TestHost, healthy};
@@ -212,6 +213,7 @@ async fn heartbeats_that_are_taken(
 #[case("loaded_mcp_tools", json!("two"), "a list of tool names, or their number")]
 #[case("loaded_mcp_tools", json!(-2), "a whole number from 0 to 2147483647")]
 #[case("mcp_server_present", json!("yes"), "a boolean")]
+#[case("runtime_state", json!("w".repeat(65)), "at most 64 bytes")]
 #[case("workspace_id", json!(""), "a string that is not empty")]
 #[case("workspace_id", json!(null), "a string that is not empty")]
 #[tokio::test]
@@ -227,10 +229,98 @@ async fn heartbeats_that_are_not(#[case] field: &str, #[case] value: Value, #[ca
     assert_eq!(answer.body["expected"], expected);
     match value.as_f64() {
         Some(number) => assert_eq!(answer.body["value"].as_f64(), Some(number)),
+        None if value.as_str().is_some_and(|text| text.len() > 60) => {}
         None => assert_eq!(answer.body["value"], value),
     }
     let row = host.get(&format!("/workspaces/{id}")).await.ok();
     assert_eq!(row["last_heartbeat_at"], Value::Null, "a refused heartbeat is not stored");
+}
+
+/// Samples for people are cut, and never within a character.
+#[rstest]
+#[tokio::test]
+async fn samples_are_cut(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    let mut body = healthy(&id);
+    body["sample_error"] = json!(format!("x{}", "🦀".repeat(2_000)));
+    body["current_task"] = json!("y".repeat(4_097));
+    body["runtime_state"] = json!("w".repeat(64));
+    host.agent(HEARTBEAT, Some(&token), body).await.ok();
+    let row = host.get(&format!("/workspaces/{id}")).await.ok();
+    assert_eq!(row["sample_error"], format!("x{}", "🦀".repeat(1_023)));
+    assert_eq!(row["current_task"], "y".repeat(4_096));
+    assert_eq!(row["runtime_state"], "w".repeat(64));
+}
+
+#[tokio::test]
+async fn an_address_is_bounded() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    let mut body = ready(&id);
+    body["url"] = json!("u".repeat(2_049));
+    let answer = host.agent(REGISTER, Some(&token), body.clone()).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!(
+        (&answer.body["field"], &answer.body["expected"]),
+        (&json!("url"), &json!("at most 2048 bytes"))
+    );
+    assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["status"], "provisioning");
+    body["url"] = json!("u".repeat(2_048));
+    host.agent(REGISTER, Some(&token), body).await.ok();
+}
+
+/// JSON as such, but no number that anybody could store.
+#[rstest]
+#[case(HEARTBEAT, "{\"workspace_id\": \"w\", \"error_rate\":1e400}", "error_rate", "1e400")]
+#[case(
+    HEARTBEAT,
+    "{\n\"uptime_seconds\" : -1.5E+999 ,\n\"workspace_id\": \"w\"}",
+    "uptime_seconds",
+    "-1.5E+999"
+)]
+#[case(HEARTBEAT, "{\"loaded_mcp_tools\": 1e400}", "loaded_mcp_tools", "1e400")]
+#[case(CARD, "{\"agent_card\": {\"a.b\": [1, 1e400]}}", "agent_card.a.b[1]", "1e400")]
+#[tokio::test]
+async fn numbers_out_of_range(
+    #[case] path: &str,
+    #[case] body: &'static str,
+    #[case] field: &str,
+    #[case] value: &str,
+) {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let request = host.client.post(format!("{}{path}", host.url)).bearer_auth("t").body(body);
+    let answer = crate::support::host::read(request.send().await.unwrap()).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!((&answer.body["field"], &answer.body["value"]), (&json!(field), &json!(value)));
+}
+
+/// Writes to the row between every judgement and its write.
+struct Meddler(String);
+
+impl sprag::advance::Between for Meddler {
+    fn judged<'a>(&'a self, _: &'a str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async {
+            let sql = "UPDATE workspaces SET version = version + 1";
+            let mut db = sqlx::SqliteConnection::connect(&self.0).await.expect("SQLite");
+            sqlx::raw_sql(sql).execute(&mut db).await.expect("the statement");
+            db.close().await.expect("closing SQLite");
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_registration_that_is_always_outrun_comes_again() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let between = std::sync::Arc::new(Meddler(db.url.clone()));
+    let host = TestHost::start(&db, Setup { between: Some(between), ..Setup::default() }).await;
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    let answer = host.agent(REGISTER, Some(&token), ready(&id)).await;
+    assert_eq!(answer.problem(), (503, "OUTRUN"));
+    assert_eq!(answer.header("retry-after"), "1");
 }
 
 #[rstest]

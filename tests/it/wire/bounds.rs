@@ -117,6 +117,30 @@ async fn no_room_is_an_answer() {
     assert_eq!(answer.header("retry-after"), "1");
 }
 
+/// Whoever sends a head and no body has no place among the requests in the works.
+#[tokio::test]
+async fn a_body_that_does_not_come_takes_nobodys_place() {
+    let (_db, host) = host(HttpConfig { concurrency: 1, bodies: 2, ..HttpConfig::default() }).await;
+    let head = b"POST /registry/heartbeat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\ncontent-length: 9\r\n\r\n";
+    let mut silent = TcpStream::connect(host.address()).await.expect("a connection");
+    silent.write_all(head).await.expect("sending");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    host.call(Method::GET, "/health", None, None).await.ok();
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    host.beat(&id, &token).await.ok();
+
+    let mut second = TcpStream::connect(host.address()).await.expect("a connection");
+    second.write_all(head).await.expect("sending");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(host.beat(&id, &token).await.problem(), (503, "BUSY"));
+    host.call(Method::GET, "/health", None, None).await.ok();
+    // What was begun can still be ended.
+    silent.write_all(b"{\"a\": 12}").await.expect("sending");
+    let mut answer = [0; 12];
+    silent.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
+
 /// One connection at most: the second waits until the first is gone.
 #[tokio::test]
 async fn connections_are_bounded() {

@@ -20,6 +20,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("get", "/workspaces/{id}"),
     ("patch", "/workspaces/{id}"),
     ("delete", "/workspaces/{id}"),
+    ("post", "/workspaces/{id}/token"),
     ("get", "/events"),
     ("get", "/events/{workspace}"),
     ("get", "/events/stream"),

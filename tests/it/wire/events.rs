@@ -38,13 +38,13 @@ async fn newest_first_by_pages(#[values(Backend::Sqlite, Backend::Postgres)] bac
 }
 
 /// A client of the stream.
-struct Stream {
+pub(super) struct Stream {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
 }
 
 impl Stream {
-    async fn open(host: &TestHost, query: &str, last: Option<&str>) -> Self {
+    pub(super) async fn open(host: &TestHost, query: &str, last: Option<&str>) -> Self {
         let mut request = host.client.get(format!("{}/events/stream{query}", host.url)).bearer_auth(ADMIN);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -56,7 +56,7 @@ impl Stream {
     }
 
     /// The next event: its id, its type and its data. None: the stream ended.
-    async fn next(&mut self) -> Option<(String, String, Value)> {
+    pub(super) async fn next(&mut self) -> Option<(String, String, Value)> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());

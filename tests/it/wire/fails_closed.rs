@@ -1,10 +1,14 @@
 //! Without its database the host answers 503 and writes nothing.
 
+use std::sync::Arc;
+
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 use sprag::config::Registration;
-use sprag::store::Backend;
+use sprag::heartbeats::HeartbeatError;
+use sprag::http::Problem;
+use sprag::store::{Backend, StoreError};
 
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, Setup, TestHost, healthy};
@@ -29,12 +33,14 @@ async fn the_database_is_away(#[values(Backend::Sqlite, Backend::Postgres)] back
         }
     }
     let workspace = format!("/workspaces/{id}");
+    let lost = format!("/workspaces/{id}/token");
     let operator = [
         (Method::POST, "/workspaces", json!({ "name": "two" })),
         (Method::GET, "/workspaces", Value::Null),
         (Method::GET, &workspace, Value::Null),
         (Method::PATCH, &workspace, json!({ "name": "new" })),
         (Method::DELETE, &workspace, Value::Null),
+        (Method::POST, &lost, Value::Null),
         (Method::GET, "/events", Value::Null),
         (Method::GET, "/events/stream", Value::Null),
         (Method::GET, "/decisions", Value::Null),
@@ -53,4 +59,17 @@ async fn the_database_is_away(#[values(Backend::Sqlite, Backend::Postgres)] back
     assert_eq!((row.version, row.name.as_str(), row.workspace.last_heartbeat_at), (1, "one", None));
     assert_eq!(again.events(None, None, 100).await.expect("reading").len(), 1);
     again.close().await;
+}
+
+/// A connection that broke in a commit leaves it open whether it was carried out.
+#[test]
+fn nothing_is_claimed_that_nobody_knows() {
+    let broken = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+    let says = |error: sqlx::Error| format!("{:?}", Problem::from(StoreError::from(error)));
+    assert!(says(sqlx::Error::PoolTimedOut).contains("nothing was changed"));
+    let unknown = says(broken());
+    assert!(unknown.contains("DATABASE_UNAVAILABLE") && unknown.contains("is not known"), "{unknown}");
+    let heartbeat = HeartbeatError::Store(Arc::new(StoreError::from(broken())));
+    let unknown = format!("{:?}", Problem::from(heartbeat));
+    assert!(unknown.contains("is not known") && !unknown.contains("nothing was"), "{unknown}");
 }

@@ -3,10 +3,11 @@
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
+use sprag::config::Registration;
 use sprag::store::Backend;
 
 use crate::support::db::TestDb;
-use crate::support::host::{ADMIN, TestHost};
+use crate::support::host::{ADMIN, Setup, TestHost};
 
 #[rstest]
 #[tokio::test]
@@ -62,6 +63,61 @@ async fn not_created(
     assert_eq!(answer.body["field"], field);
     assert!(answer.body["expected"].is_string());
     assert_eq!(host.get("/workspaces").await.ok(), json!([]));
+}
+
+/// A field's name may hold what a path or a pointer would take for a separator.
+#[rstest]
+#[case("a.b")]
+#[case("a/b~1")]
+#[tokio::test]
+async fn a_label_with_dots_is_named(#[case] label: &str) {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let body = json!({ "name": "one", "labels": { label: 7 } });
+    let answer = host.admin(Method::POST, "/workspaces", body).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!(
+        (&answer.body["field"], &answer.body["value"]),
+        (&json!(format!("labels.{label}")), &json!(7))
+    );
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_lost_token_is_replaced(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (id, old) = host.create(json!({ "name": "one" })).await;
+    let path = format!("/workspaces/{id}/token");
+    let replace = async |path: &str, token: &str| host.call(Method::POST, path, Some(token), None).await;
+    assert_eq!(replace(&path, &old).await.problem(), (401, "UNAUTHORIZED"));
+    host.beat(&id, &old).await.ok();
+    let answer = replace(&path, ADMIN).await.ok();
+    let new = answer["auth_token"].as_str().expect("a token").to_owned();
+    assert_eq!(host.beat(&id, &old).await.problem(), (401, "UNAUTHORIZED"));
+    host.beat(&id, &new).await.ok();
+    assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["version"], 2, "no change of status by it");
+
+    assert_eq!(replace("/workspaces/nobody/token", ADMIN).await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+    host.call(Method::DELETE, &format!("/workspaces/{id}"), Some(ADMIN), None).await.ok();
+    assert_eq!(replace(&path, ADMIN).await.problem(), (410, "WORKSPACE_REMOVED"));
+}
+
+/// Open registration has something to hand out, to the first and to nobody else.
+#[rstest]
+#[tokio::test]
+async fn created_without_a_token(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let setup = Setup { registration: Registration::Open, ..Setup::default() };
+    let host = TestHost::start(&db, setup).await;
+    let body = json!({ "name": "one", "issue_token": false });
+    let made = host.admin(Method::POST, "/workspaces", body).await.ok();
+    assert!(made.get("auth_token").is_none(), "{made}");
+    let id = made["id"].as_str().expect("an id").to_owned();
+    let register = async || host.agent("/registry/register", None, json!({ "id": id })).await;
+    let first = register().await.ok();
+    host.beat(&id, first["auth_token"].as_str().expect("a token")).await.ok();
+    assert_eq!(register().await.problem(), (401, "UNAUTHORIZED"));
 }
 
 #[rstest]
