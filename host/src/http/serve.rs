@@ -46,10 +46,24 @@ pub async fn serve(
     config: &HttpConfig,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    serve_also(listener, api, config, shutdown, Router::new()).await
+}
+
+/// [`serve`], with routes beside the host's own, for a bench that compares them.
+///
+/// # Errors
+/// Those of [`serve`].
+pub async fn serve_also(
+    listener: TcpListener,
+    api: Api,
+    config: &HttpConfig,
+    shutdown: CancellationToken,
+    also: Router,
+) -> io::Result<()> {
     let builder = Arc::new(builder(config));
     let permits = Arc::new(Semaphore::new(config.connections));
     let (header_read, idle, grace) = (config.header_read(), config.idle(), config.shutdown());
-    let router = router(api, config, shutdown.clone());
+    let router = router(api, config, shutdown.clone(), also);
     let mut open = JoinSet::new();
     while let Some((stream, permit)) = accept(&listener, &permits, &shutdown).await {
         while open.try_join_next().is_some() {}
