@@ -44,7 +44,7 @@ impl Cedar {
             codes,
             workspace: "Workspace".parse()?,
             agent: "Agent".parse()?,
-            action: "Move".parse()?,
+            action: "Action".parse()?,
         })
     }
 

@@ -31,15 +31,24 @@ const POSTGRES_B: &str = "
 const STORED: &str = "
     SELECT id FROM workspaces WHERE last_heartbeat_at >= $1 AND error_rate = $2 AND status = 'online'";
 
+/// Where the random digits of an id begin.
+const RANDOM: usize = 24;
+
 /// The agents, by their place.
 pub struct Fleet {
     ids: Vec<String>,
 }
 
 impl Fleet {
+    /// The ids, in the order in which they were made.
     fn new(workspaces: usize) -> Self {
-        // Random ids, so that neighbours in a batch are none in the database.
-        Self { ids: (0..workspaces).map(|_| uuid::Uuid::new_v4().to_string()).collect() }
+        Self { ids: (0..workspaces).map(|_| uuid::Uuid::now_v7().to_string()).collect() }
+    }
+
+    /// Neighbours in the fleet are to be none in the database.
+    fn shuffled(mut self) -> Self {
+        self.ids.sort_unstable_by(|a, b| a[RANDOM..].cmp(&b[RANDOM..]));
+        self
     }
 
     pub fn len(&self) -> usize {
@@ -84,7 +93,7 @@ impl Database {
 
     /// A new one in a cluster, whose superuser's URL this is.
     pub async fn postgres(cluster: &str) -> Result<Self> {
-        let name = format!("bench_{}", uuid::Uuid::new_v4().simple());
+        let name = format!("bench_{}", uuid::Uuid::now_v7().simple());
         let pool = PgPool::connect(cluster).await.context("connecting to the cluster")?;
         sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await?;
         pool.close().await;
@@ -124,7 +133,7 @@ impl Database {
             }
             pool.close().await;
         }
-        Ok(fleet)
+        Ok(fleet.shuffled())
     }
 
     /// The database's own time, in milliseconds.
