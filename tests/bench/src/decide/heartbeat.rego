@@ -5,8 +5,6 @@ import rego.v1
 
 verdicts := [verdict(candidate) | some candidate in input.candidates]
 
-default verdict(_) := "abstain"
-
 verdict(candidate) := "runtime-wedged" if {
 	degrades(candidate)
 	input.cause.runtime_state == "wedged"
@@ -14,7 +12,7 @@ verdict(candidate) := "runtime-wedged" if {
 	degrades(candidate)
 	not input.cause.native_status
 	input.cause.error_rate >= input.settings["degrade-at"]
-}
+} else := "abstain"
 
 degrades(candidate) if {
 	candidate == "degraded"
