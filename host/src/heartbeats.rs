@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Heartbeat};
 use crate::machine::Status;
 use crate::metrics::Metrics;
-use crate::store::{Beat, Beaten, Store, StoreError};
+use crate::store::{Backend, Beat, Beaten, Store, StoreError};
 
 /// Bounds of the batching, under `[heartbeats]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ use crate::store::{Beat, Beaten, Store, StoreError};
 pub struct BatchConfig {
     /// Heartbeats that one statement stores at most.
     pub batch_size: usize,
+    /// Batches that may be stored at once, where the database can: two that
+    /// wait for the disk wait together. SQLite has one writer, and so one batch.
+    pub in_flight: usize,
     /// How long a batch waits for company, in milliseconds.
     pub linger_ms: u64,
     /// Heartbeats that may wait; one more is answered `503`.
@@ -33,7 +36,7 @@ pub struct BatchConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { batch_size: 256, linger_ms: 0, queue: 8_192 }
+        Self { batch_size: 1_024, in_flight: 3, linger_ms: 0, queue: 8_192 }
     }
 }
 
@@ -81,10 +84,15 @@ impl Heartbeats {
         config: &BatchConfig,
     ) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(config.queue.max(1));
+        let in_flight = match store.backend() {
+            Backend::Sqlite => 1,
+            Backend::Postgres => config.in_flight.max(1),
+        };
+        let writer = Writer { store, metrics: metrics.clone() };
         let collector = Collector {
-            store,
-            metrics: metrics.clone(),
+            writer: Arc::new(writer),
             batch_size: config.batch_size.max(1),
+            in_flight,
             linger: std::time::Duration::from_millis(config.linger_ms),
         };
         let task = tokio::spawn(collector.run(waiting));
@@ -133,19 +141,24 @@ fn heard(status: Status, advanced: Advanced) -> Heard {
 }
 
 struct Collector {
-    store: Store,
-    metrics: Arc<Metrics>,
+    writer: Arc<Writer>,
     batch_size: usize,
+    in_flight: usize,
     linger: std::time::Duration,
 }
 
 impl Collector {
     async fn run(self, mut waiting: mpsc::Receiver<Queued>) {
         let mut arrived: Vec<Queued> = Vec::with_capacity(self.batch_size);
+        let mut storing = JoinSet::new();
         loop {
+            // While there is no turn to store, what arrives makes the next batch larger.
+            while storing.len() >= self.in_flight {
+                storing.join_next().await;
+            }
             // What was put back (a second heartbeat of one workspace) goes first.
             if arrived.is_empty() && waiting.recv_many(&mut arrived, self.batch_size).await == 0 {
-                return;
+                break;
             }
             if !self.linger.is_zero() {
                 tokio::time::sleep(self.linger).await;
@@ -158,10 +171,19 @@ impl Collector {
             }
             let (beats, askers, rest) = split_repeats(arrived);
             arrived = rest;
-            self.store_batch(beats, askers).await;
+            let writer = self.writer.clone();
+            storing.spawn(async move { writer.store_batch(beats, askers).await });
         }
+        while storing.join_next().await.is_some() {}
     }
+}
 
+struct Writer {
+    store: Store,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
     async fn store_batch(&self, beats: Vec<Beat>, askers: Vec<oneshot::Sender<Answer>>) {
         self.metrics.batch_size.observe(beats.len() as f64);
         match self.store.beat(&beats).await {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,10 +33,19 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(&args.flags)?;
-    config.http.module_bytes = config.limits.module_bytes;
+    let config = Config::load(&args.flags)?;
     log(config.log_format);
     let admin_token = admin_token(args.admin_token.as_deref(), &config.state_dir())?;
+    host(config, &admin_token, Router::new()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a host until SIGINT or SIGTERM; `also` are routes beside its own.
+///
+/// # Errors
+/// What it could not start, or could not end, cleanly.
+pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow::Result<()> {
+    config.http.module_bytes = config.limits.module_bytes;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
 
@@ -65,13 +75,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let api = Api {
         registry: Arc::new(Registry { store: store.clone(), advance, heartbeats, metrics }),
         revisions,
-        access: Arc::new(Access::new(&admin_token, config.registration)),
+        access: Arc::new(Access::new(admin_token, config.registration)),
     };
     tokio::spawn(stop_on_signal(stop.clone()));
     tracing::info!(listen = %listener.local_addr()?, "serving");
     let mut collector = collector;
     tokio::select! {
-        served = http::serve(listener, api, &config.http, stop.clone()) => served?,
+        served = http::serve_also(listener, api, &config.http, stop.clone(), also) => served?,
         // It ends after the last request. Before that, a host that stores no heartbeats is none.
         ended = &mut collector => {
             ended.context("collecting heartbeats")?;
@@ -85,7 +95,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     background.wait().await;
     store.close().await;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 async fn stop_on_signal(stop: CancellationToken) {

@@ -37,7 +37,7 @@ use utoipa_axum::routes;
 pub use access::{Access, TOKEN_PREFIX, hash_token, new_token};
 pub use config::HttpConfig;
 pub use error::{PROBLEM_JSON, Problem};
-pub use serve::serve;
+pub use serve::{serve, serve_also};
 
 use crate::advance::Advance;
 use crate::heartbeats::Heartbeats;
@@ -162,8 +162,8 @@ pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
 
-/// The whole service, behind its guard.
-fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken) -> Router {
+/// The whole service and the routes in `also`, behind one guard.
+fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken, also: Router) -> Router {
     let (routes, description) = routes().split_for_parts();
     let metrics = api.registry.metrics.clone();
     let guard = guard::GuardLayer::new(config, metrics);
@@ -174,10 +174,11 @@ fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken) -> Router 
         openapi: serde_json::to_vec(&description).unwrap_or_default().into(),
     });
     routes
+        .with_state(Handles { api, edge })
+        .merge(also)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(guard)
-        .with_state(Handles { api, edge })
 }
 
 async fn no_route(uri: Uri) -> Problem {

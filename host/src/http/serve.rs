@@ -55,11 +55,25 @@ pub async fn serve(
     config: &HttpConfig,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    serve_also(listener, api, config, shutdown, Router::new()).await
+}
+
+/// [`serve`], with routes beside the host's own, for a bench that compares them.
+///
+/// # Errors
+/// Those of [`serve`].
+pub async fn serve_also(
+    listener: TcpListener,
+    api: Api,
+    config: &HttpConfig,
+    shutdown: CancellationToken,
+    also: Router,
+) -> io::Result<()> {
     let builder = Arc::new(builder(config));
     let permits = Arc::new(Semaphore::new(config.connections));
     let gauge = api.registry.metrics.http_connections.clone();
     let (header_read, idle, grace) = (config.header_read(), config.idle(), config.shutdown());
-    let router = router(api, config, shutdown.clone());
+    let router = router(api, config, shutdown.clone(), also);
     let mut open = JoinSet::new();
     let mut door = Door { listener, permits, warned: None };
     while let Some((stream, permit)) = door.accept(&shutdown).await {
