@@ -140,7 +140,11 @@ impl Advance {
             if let Some(between) = &self.between {
                 between.judged(&id).await;
             }
-            match self.write(std::slice::from_ref(&judged.step)).await? {
+            if judged.step.is_empty() {
+                return Ok(settled(status, judged.decision));
+            }
+            // Boxed, so that a heartbeat that changes nothing does not carry their room.
+            match Box::pin(self.write(std::slice::from_ref(&judged.step))).await? {
                 Commit::Done => return Ok(settled(status, judged.decision)),
                 Commit::TokenTaken => return Ok(Advanced::TokenTaken),
                 Commit::Outran => {
@@ -148,7 +152,7 @@ impl Advance {
                     tracing::debug!(workspace.id = id, attempt, "outran");
                 }
             }
-            facts = match self.store.snapshot(&id).await? {
+            facts = match Box::pin(self.store.snapshot(&id)).await? {
                 Some(facts) => facts,
                 None => return Ok(Advanced::Unknown),
             };
@@ -240,7 +244,7 @@ impl Advance {
     }
 
     async fn write(&self, steps: &[Step]) -> Result<Commit, StoreError> {
-        if steps.iter().all(|s| s.transition.is_none() && s.registration.is_none() && s.decision.is_none()) {
+        if steps.iter().all(Step::is_empty) {
             return Ok(Commit::Done);
         }
         let commit = self.store.commit(steps).await?;

@@ -117,9 +117,8 @@ impl Heartbeats {
             Beaten::Removed => return Ok(Heard::Removed),
         };
         let status = facts.workspace.status;
-        let advanced = self
-            .advance
-            .from(facts, &Cause::Heartbeat(heartbeat), None)
+        // Boxed, so that the room for it is not there while the batch is stored.
+        let advanced = Box::pin(self.advance.from(facts, &Cause::Heartbeat(heartbeat), None))
             .await
             .map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
         self.metrics.heartbeats.inc();

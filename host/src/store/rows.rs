@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
@@ -27,22 +28,29 @@ macro_rules! ancestor_paused {
     };
 }
 
-/// What of the row `workspaces` a [`FactsRow`] reads, but the time.
-macro_rules! facts {
+/// What of the row `workspaces` a [`FactsRow`] reads, but the time; the last without a name.
+macro_rules! unnamed_facts {
     () => {
         concat!(
             "workspaces.id, workspaces.version, workspaces.kind, workspaces.runtime, ",
             "workspaces.provider, workspaces.instance_id, workspaces.status, workspaces.status_since, ",
             "workspaces.last_heartbeat_at, workspaces.active_tasks, workspaces.persistent_volume, ",
             "workspaces.labels, ",
-            ancestor_paused!(),
-            " AS ancestor_paused"
+            ancestor_paused!()
         )
     };
 }
 
-/// A row of `workspaces`, as a policy may see it.
-#[derive(sqlx::FromRow)]
+/// What of the row `workspaces` a [`FactsRow`] reads, but the time.
+macro_rules! facts {
+    () => {
+        concat!(unnamed_facts!(), " AS ancestor_paused")
+    };
+}
+
+/// A row of `workspaces`, as a policy may see it: from columns, or from a JSON
+/// array of them in this order.
+#[derive(sqlx::FromRow, serde::Deserialize)]
 pub(super) struct FactsRow {
     id: String,
     version: i64,
@@ -54,10 +62,17 @@ pub(super) struct FactsRow {
     status_since: i64,
     last_heartbeat_at: Option<i64>,
     active_tasks: i64,
+    #[serde(deserialize_with = "truth")]
     persistent_volume: bool,
     labels: String,
+    #[serde(deserialize_with = "truth")]
     ancestor_paused: bool,
     now: i64,
+}
+
+/// SQLite's JSON has its truth values as numbers.
+fn truth<'de, D: serde::Deserializer<'de>>(number: D) -> Result<bool, D::Error> {
+    u8::deserialize(number).map(|number| number != 0)
 }
 
 impl FactsRow {

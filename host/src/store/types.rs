@@ -161,6 +161,13 @@ pub struct Step {
     pub decision: Option<Decision>,
 }
 
+impl Step {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.transition.is_none() && self.registration.is_none() && self.decision.is_none()
+    }
+}
+
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
