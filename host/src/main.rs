@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// What a heartbeat allocates in one thread is freed in another (SQLite's rows,
+/// say), at which the system's allocator is slow.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     sprag::cli::run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -34,7 +34,7 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use access::{Access, TOKEN_PREFIX, hash_token, new_token};
+pub use access::{Access, Registration, TOKEN_PREFIX, hash_token, new_token};
 pub use config::HttpConfig;
 pub use error::{PROBLEM_JSON, Problem};
 pub use serve::{serve, serve_also};

@@ -30,6 +30,10 @@ enum What {
     Host(heartbeat::host::Args),
 }
 
+/// The one of `sprag`: the host under load runs in this binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whether every bound was kept.
 type Kept = bool;
 

@@ -13,8 +13,9 @@ const LAYERS: [&[&str]; 7] = [
     &["clock", "metrics"],
     &["store", "policy", "provision"],
     &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
+    &["http", "loops"],
     // The configuration has a section of each module below.
-    &["http", "loops", "config"],
+    &["config"],
     &["cli"],
 ];
 
