@@ -7,7 +7,7 @@ use crate::tidy::tree::Tree;
 const HOST: &str = "host/src/";
 
 /// The host's modules, lowest first. A module sees its own layer and those below.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["machine"],
     &["facts"],
     &["clock", "metrics"],
