@@ -10,19 +10,9 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::heartbeats::BatchConfig;
-use crate::http::HttpConfig;
+use crate::http::{HttpConfig, Registration};
 use crate::policy::Limits;
 use crate::store::PoolOptions;
-
-/// Who may register a workspace that has no live token yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Registration {
-    /// The first caller gets a token. For a loopback address.
-    Open,
-    /// Only with the token that `POST /workspaces` returned.
-    Token,
-}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Requests allocate on one thread and free on another; this allocator is made for it.
+/// What a heartbeat allocates in one thread is freed in another (SQLite's rows,
+/// say), at which the system's allocator is slow.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -6,12 +6,23 @@ use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::{HeaderMap, header, request::Parts};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::error::{Answer, Problem};
-use crate::config::Registration;
 use crate::store::TokenHash;
+
+/// Who may register a workspace that has no live token yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// The first caller gets a token. For a loopback address.
+    Open,
+    /// Only with the token that `POST /workspaces` returned.
+    Token,
+}
 
 /// How a token of ours begins, so that scanners for leaked secrets can find one.
 pub const TOKEN_PREFIX: &str = "sprag_";

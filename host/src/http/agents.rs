@@ -11,11 +11,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Registry;
-use super::access::{Access, Bearer, Token, bearer, is_one_of};
+use super::access::{Access, Bearer, Registration as Admission, Token, bearer, is_one_of};
 use super::body::{Payload, Tools, readiness, required, whole};
 use super::error::{Answer, Problem, ProblemBody, words};
 use crate::advance::Advanced;
-use crate::config;
 use crate::facts::{Cause, Decision, Heartbeat, Outcome};
 use crate::heartbeats::Heard;
 use crate::machine::{NoSuchEdge, Status};
@@ -123,9 +122,7 @@ async fn admit(
     let live = registry.store.tokens(id).await?;
     match presented {
         Some(presented) if is_one_of(&presented, &live) => Ok(None),
-        _ if live.is_empty() && access.registration() == config::Registration::Open => {
-            Ok(Some(Token::mint()?))
-        }
+        _ if live.is_empty() && access.registration() == Admission::Open => Ok(Some(Token::mint()?)),
         _ => Err(no_token_of(id)),
     }
 }

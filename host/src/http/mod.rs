@@ -34,7 +34,7 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use access::{Access, TOKEN_PREFIX, hash_token, new_token};
+pub use access::{Access, Registration, TOKEN_PREFIX, hash_token, new_token};
 pub use config::HttpConfig;
 pub use error::{PROBLEM_JSON, Problem};
 pub use serve::{serve, serve_also};
@@ -77,34 +77,37 @@ struct Edge {
     openapi: Bytes,
 }
 
-/// The router's state; each handler takes the one or two handles it needs.
+/// The router's state, cloned for each request; each handler takes the one or
+/// two handles it needs.
 #[derive(Clone)]
-struct Handles {
+struct Handles(Arc<Held>);
+
+struct Held {
     api: Api,
     edge: Arc<Edge>,
 }
 
 impl FromRef<Handles> for Arc<Registry> {
     fn from_ref(handles: &Handles) -> Self {
-        handles.api.registry.clone()
+        handles.0.api.registry.clone()
     }
 }
 
 impl FromRef<Handles> for Arc<Revisions> {
     fn from_ref(handles: &Handles) -> Self {
-        handles.api.revisions.clone()
+        handles.0.api.revisions.clone()
     }
 }
 
 impl FromRef<Handles> for Arc<Access> {
     fn from_ref(handles: &Handles) -> Self {
-        handles.api.access.clone()
+        handles.0.api.access.clone()
     }
 }
 
 impl FromRef<Handles> for Arc<Edge> {
     fn from_ref(handles: &Handles) -> Self {
-        handles.edge.clone()
+        handles.0.edge.clone()
     }
 }
 
@@ -174,7 +177,7 @@ fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken, also: Rout
         openapi: serde_json::to_vec(&description).unwrap_or_default().into(),
     });
     routes
-        .with_state(Handles { api, edge })
+        .with_state(Handles(Arc::new(Held { api, edge })))
         .merge(also)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -13,10 +13,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The host's own.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -33,6 +29,10 @@ enum What {
     #[command(hide = true)]
     Host(heartbeat::host::Args),
 }
+
+/// The one of `sprag`: the host under load runs in this binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Whether every bound was kept.
 type Kept = bool;

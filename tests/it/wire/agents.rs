@@ -3,7 +3,7 @@
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use sprag::config::Registration;
+use sprag::http::Registration;
 use sprag::store::Backend;
 use sqlx::Connection as _;
 

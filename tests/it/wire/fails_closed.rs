@@ -5,9 +5,9 @@ use std::sync::Arc;
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use sprag::config::Registration;
 use sprag::heartbeats::HeartbeatError;
 use sprag::http::Problem;
+use sprag::http::Registration;
 use sprag::store::{Backend, StoreError};
 
 use crate::support::db::TestDb;

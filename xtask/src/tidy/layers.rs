@@ -7,14 +7,15 @@ use crate::tidy::tree::Tree;
 const HOST: &str = "host/src/";
 
 /// The host's modules, lowest first. A module sees its own layer and those below.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["machine"],
     &["facts"],
     &["clock", "metrics"],
     &["store", "policy", "provision"],
     &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
+    &["http", "loops"],
     // The configuration has a section of each module below.
-    &["http", "loops", "config"],
+    &["config"],
     &["cli"],
 ];
 
