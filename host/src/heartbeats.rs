@@ -3,11 +3,13 @@
 //! made on those facts in the task of the request that asked.
 //!
 //! A batch is whatever arrived while the one before it was being stored, so an
-//! idle host answers at once and a busy one grows its batches by itself. An
+//! idle host answers at once and a busy one grows its batches by itself; a busy
+//! one also waits a moment for a batch to be worth a commit. An
 //! answered heartbeat is a stored heartbeat.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +30,7 @@ pub struct BatchConfig {
     /// Batches that may be stored at once, where the database can: two that
     /// wait for the disk wait together. SQLite has one writer, and so one batch.
     pub in_flight: usize,
-    /// How long a batch waits for company, in milliseconds.
+    /// How long a batch waits for company, in milliseconds, on a host that had some of late.
     pub linger_ms: u64,
     /// Heartbeats that may wait; one more is answered `503`.
     pub queue: usize,
@@ -36,7 +38,7 @@ pub struct BatchConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { batch_size: 1_024, in_flight: 3, linger_ms: 0, queue: 8_192 }
+        Self { batch_size: 512, in_flight: 3, linger_ms: 2, queue: 8_192 }
     }
 }
 
@@ -93,7 +95,7 @@ impl Heartbeats {
             writer: Arc::new(writer),
             batch_size: config.batch_size.max(1),
             in_flight,
-            linger: std::time::Duration::from_millis(config.linger_ms),
+            linger_ms: config.linger_ms,
         };
         let task = tokio::spawn(collector.run(waiting));
         (Self { queue, advance, metrics }, task)
@@ -143,13 +145,15 @@ struct Collector {
     writer: Arc<Writer>,
     batch_size: usize,
     in_flight: usize,
-    linger: std::time::Duration,
+    linger_ms: u64,
 }
 
 impl Collector {
     async fn run(self, mut waiting: mpsc::Receiver<Queued>) {
         let mut arrived: Vec<Queued> = Vec::with_capacity(self.batch_size);
         let mut storing = JoinSet::new();
+        // The size of the large batches of late.
+        let mut crowd = 0;
         loop {
             // While there is no turn to store, what arrives makes the next batch larger.
             while storing.len() >= self.in_flight {
@@ -159,9 +163,7 @@ impl Collector {
             if arrived.is_empty() && waiting.recv_many(&mut arrived, self.batch_size).await == 0 {
                 break;
             }
-            if !self.linger.is_zero() {
-                tokio::time::sleep(self.linger).await;
-            }
+            self.linger(&waiting, arrived.len(), crowd).await;
             while arrived.len() < self.batch_size {
                 match waiting.try_recv() {
                     Ok(queued) => arrived.push(queued),
@@ -170,10 +172,22 @@ impl Collector {
             }
             let (beats, askers, rest) = split_repeats(arrived);
             arrived = rest;
+            crowd = beats.len().max(crowd - crowd / 8);
             let writer = self.writer.clone();
             storing.spawn(async move { writer.store_batch(beats, askers).await });
         }
         while storing.join_next().await.is_some() {}
+    }
+
+    /// Waits for company, where there was any of late: the first few that come
+    /// back from a large batch are no batch, and the disk takes as long for them.
+    async fn linger(&self, waiting: &mpsc::Receiver<Queued>, arrived: usize, crowd: usize) {
+        for _ in 0..self.linger_ms {
+            if arrived + waiting.len() >= (crowd / 2).min(self.batch_size) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
