@@ -29,7 +29,7 @@ static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 const SQLITE_READERS: u32 = 4;
 /// How long SQLite waits for another process that writes.
 const SQLITE_BUSY: Duration = Duration::from_secs(5);
-/// Pages of SQLite's cache, per connection: negative, so KiB.
+/// Pages of SQLite's cache, per reader: negative, so KiB.
 const SQLITE_CACHE_KIB: &str = "-16384";
 /// The same of the writer: heartbeats touch every row of the registry in turn.
 const SQLITE_WRITER_CACHE_KIB: &str = "-131072";

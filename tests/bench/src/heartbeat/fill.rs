@@ -16,11 +16,15 @@ const CHUNK: usize = 10_000;
 /// What every agent says of its own errors, so that its row can be known by it.
 const ERROR_RATE: f64 = 0.0125;
 
+/// Each has sent heartbeats before, the last a minute ago, so that the row already
+/// has the room that a heartbeat takes.
 const TABLES: &str = "
     INSERT INTO workspaces (id, name, kind, runtime, provider, instance_id, labels, persistent_volume,
-        created_at, status, status_since, version)
+        created_at, status, status_since, version, last_heartbeat_at, error_rate, active_tasks,
+        uptime_seconds, current_task)
     SELECT b.id, b.id, 'workspace', 'claude-code', 'fly', b.id, '{}', FALSE,
-        clock.now, 'online', clock.now, 2 FROM b CROSS JOIN clock";
+        clock.now, 'online', clock.now, 2, clock.now - 60000, 0.0375, 1,
+        86340, 'reading the issue.' FROM b CROSS JOIN clock";
 const TOKENS: &str = "
     INSERT INTO tokens (hash, id, workspace_id, created_at)
     SELECT b.hash, b.id, b.id, clock.now FROM b CROSS JOIN clock";
