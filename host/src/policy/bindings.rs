@@ -14,5 +14,5 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use exports::sprag::policy::{about, cooldown, guard, recovery};
-pub use sprag::policy::types;
+pub use self::exports::sprag::policy::{about, cooldown, guard, recovery};
+pub use self::sprag::policy::types;

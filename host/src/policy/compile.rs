@@ -37,6 +37,8 @@ pub async fn in_child(compiler: &Path, limits: &Limits, bytes: &Bytes) -> Result
         .arg(VERB)
         .arg(arguments)
         .env_clear()
+        // Our allocator would reserve a gigabyte before the limit on address space holds.
+        .env("MIMALLOC_ARENA_RESERVE", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
