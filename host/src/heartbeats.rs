@@ -172,7 +172,7 @@ impl Collector {
             }
             let (beats, askers, rest) = split_repeats(arrived);
             arrived = rest;
-            crowd = beats.len().max(crowd - crowd / 8);
+            crowd = beats.len().max(crowd * 7 / 8);
             let writer = self.writer.clone();
             storing.spawn(async move { writer.store_batch(beats, askers).await });
         }
