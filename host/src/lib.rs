@@ -4,6 +4,7 @@
 //! Read [`machine`] first, then [`advance`], the one path that changes a status.
 
 pub mod advance;
+pub mod claims;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod http;
 pub mod machine;
 pub mod metrics;
 pub mod policy;
+pub mod provision;
 pub mod replay;
 pub mod revisions;
 pub mod store;
