@@ -1,6 +1,7 @@
 //! The hot path: heartbeats are collected into batches, one statement stores a
-//! whole batch's liveness and returns every row's facts, and each decision is
-//! made on those facts in the task of the request that asked.
+//! whole batch's liveness and returns every row's facts, and the decisions are
+//! made on those facts, some in a row in one task: between two requests the
+//! sandbox's code and its memory would have left the processor's caches.
 //!
 //! A batch is whatever arrived while the one before it was being stored, so an
 //! idle host answers at once and a busy one grows its batches by itself; a busy
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 
 use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Heartbeat};
@@ -66,15 +68,27 @@ pub enum HeartbeatError {
     Store(#[source] Arc<StoreError>),
 }
 
-type Answer = Result<Beaten, HeartbeatError>;
-type Queued = (Beat, oneshot::Sender<Answer>);
+type Answer = Result<Heard, HeartbeatError>;
+
+/// Heartbeats that are judged one after the other in one task.
+const JUDGED_TOGETHER: usize = 16;
+
+/// A heartbeat that waits to be stored.
+struct Queued {
+    beat: Beat,
+    asker: Asker,
+}
+
+/// What is left of it once it is stored.
+struct Asker {
+    heartbeat: Heartbeat,
+    answer: oneshot::Sender<Answer>,
+}
 
 /// Takes heartbeats. Cheap to clone; the collector ends when the last clone is dropped.
 #[derive(Clone)]
 pub struct Heartbeats {
     queue: mpsc::Sender<Queued>,
-    advance: Advance,
-    metrics: Arc<Metrics>,
 }
 
 impl Heartbeats {
@@ -90,7 +104,7 @@ impl Heartbeats {
             Backend::Sqlite => 1,
             Backend::Postgres => config.in_flight.max(1),
         };
-        let writer = Writer { store, metrics: metrics.clone() };
+        let writer = Writer { store, judge: Judge { advance, metrics }, judging: TaskTracker::new() };
         let collector = Collector {
             writer: Arc::new(writer),
             batch_size: config.batch_size.max(1),
@@ -98,7 +112,7 @@ impl Heartbeats {
             linger_ms: config.linger_ms,
         };
         let task = tokio::spawn(collector.run(waiting));
-        (Self { queue, advance, metrics }, task)
+        (Self { queue }, task)
     }
 
     /// Stores one heartbeat and judges the row it belongs to.
@@ -106,25 +120,12 @@ impl Heartbeats {
     /// # Errors
     /// [`HeartbeatError`]: answer `503`; the agent tries again.
     pub async fn take(&self, beat: Beat, heartbeat: Heartbeat) -> Result<Heard, HeartbeatError> {
-        let (answer, stored) = oneshot::channel();
-        self.queue.try_send((beat, answer)).map_err(|e| match e {
+        let (answer, heard) = oneshot::channel();
+        self.queue.try_send(Queued { beat, asker: Asker { heartbeat, answer } }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => HeartbeatError::Busy,
             mpsc::error::TrySendError::Closed(_) => HeartbeatError::Stopping,
         })?;
-        let facts = match stored.await.map_err(|_| HeartbeatError::Stopping)?? {
-            Beaten::Stored(facts) => facts,
-            Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
-            Beaten::Unknown => return Ok(Heard::Unknown),
-            Beaten::Unauthorized => return Ok(Heard::Unauthorized),
-            Beaten::Removed => return Ok(Heard::Removed),
-        };
-        let status = facts.workspace.status;
-        // Boxed, so that the room for it is not there while the batch is stored.
-        let advanced = Box::pin(self.advance.from(facts, &Cause::Heartbeat(heartbeat), None))
-            .await
-            .map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
-        self.metrics.heartbeats.inc();
-        Ok(heard(status, advanced))
+        heard.await.map_err(|_| HeartbeatError::Stopping)?
     }
 }
 
@@ -172,11 +173,13 @@ impl Collector {
             }
             let (beats, askers, rest) = split_repeats(arrived);
             arrived = rest;
-            crowd = beats.len().max(crowd * 7 / 8);
+            crowd = remembered(crowd, beats.len());
             let writer = self.writer.clone();
             storing.spawn(async move { writer.store_batch(beats, askers).await });
         }
         while storing.join_next().await.is_some() {}
+        self.writer.judging.close();
+        self.writer.judging.wait().await;
     }
 
     /// Waits for company, where there was any of late: the first few that come
@@ -191,19 +194,29 @@ impl Collector {
     }
 }
 
+/// The size of the large batches of late, after one more: it fades to nothing,
+/// so that a quiet host waits for nobody.
+fn remembered(crowd: usize, batch: usize) -> usize {
+    batch.max(crowd * 7 / 8)
+}
+
 struct Writer {
     store: Store,
-    metrics: Arc<Metrics>,
+    judge: Judge,
+    judging: TaskTracker,
 }
 
 impl Writer {
-    async fn store_batch(&self, beats: Vec<Beat>, askers: Vec<oneshot::Sender<Answer>>) {
-        self.metrics.batch_size.observe(beats.len() as f64);
+    /// Stores a batch and leaves its decisions to tasks of their own: the next
+    /// batch is stored meanwhile.
+    async fn store_batch(&self, beats: Vec<Beat>, askers: Vec<Asker>) {
+        self.judge.metrics.batch_size.observe(beats.len() as f64);
         match self.store.beat(&beats).await {
             Ok(stored) => {
-                for (asker, beaten) in askers.into_iter().zip(stored) {
-                    // The client may have hung up; what is stored stays stored.
-                    let _ = asker.send(Ok(beaten));
+                let mut answered = stored.into_iter().zip(askers);
+                while answered.len() > 0 {
+                    let some: Vec<_> = answered.by_ref().take(JUDGED_TOGETHER).collect();
+                    self.judging.spawn(self.judge.clone().answer_all(some));
                 }
             }
             Err(error) => {
@@ -214,24 +227,59 @@ impl Writer {
                 );
                 let error = HeartbeatError::Store(Arc::new(error));
                 for asker in askers {
-                    let _ = asker.send(Err(error.clone()));
+                    let _ = asker.answer.send(Err(error.clone()));
                 }
             }
         }
     }
 }
 
+/// Judges the rows whose liveness is stored.
+#[derive(Clone)]
+struct Judge {
+    advance: Advance,
+    metrics: Arc<Metrics>,
+}
+
+impl Judge {
+    async fn answer_all(self, stored: Vec<(Beaten, Asker)>) {
+        for (beaten, Asker { heartbeat, answer }) in stored {
+            let heard = self.hear(beaten, heartbeat).await;
+            // The client may have hung up; what is stored stays stored.
+            let _ = answer.send(heard);
+        }
+    }
+
+    async fn hear(&self, beaten: Beaten, heartbeat: Heartbeat) -> Answer {
+        let facts = match beaten {
+            Beaten::Stored(facts) => facts,
+            Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
+            Beaten::Unknown => return Ok(Heard::Unknown),
+            Beaten::Unauthorized => return Ok(Heard::Unauthorized),
+            Beaten::Removed => return Ok(Heard::Removed),
+        };
+        let status = facts.workspace.status;
+        let advanced = self.advance.from(facts, &Cause::Heartbeat(heartbeat), None).await;
+        let advanced = advanced.map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
+        self.metrics.heartbeats.inc();
+        Ok(heard(status, advanced))
+    }
+}
+
 /// One statement can store a workspace once: a repeat waits for the next batch.
-fn split_repeats(arrived: Vec<Queued>) -> (Vec<Beat>, Vec<oneshot::Sender<Answer>>, Vec<Queued>) {
+fn split_repeats(arrived: Vec<Queued>) -> (Vec<Beat>, Vec<Asker>, Vec<Queued>) {
     let mut seen = HashSet::with_capacity(arrived.len());
     let (mut beats, mut askers, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    for (beat, asker) in arrived {
-        if seen.insert(beat.workspace_id.clone()) {
-            beats.push(beat);
-            askers.push(asker);
+    for queued in arrived {
+        if seen.insert(queued.beat.workspace_id.clone()) {
+            beats.push(queued.beat);
+            askers.push(queued.asker);
         } else {
-            rest.push((beat, asker));
+            rest.push(queued);
         }
     }
     (beats, askers, rest)
 }
+
+#[cfg(test)]
+mod tests;

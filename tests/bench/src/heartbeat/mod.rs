@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, default_value_t = 100_000)]
     workspaces: usize,
     /// Keep-alive connections
-    #[arg(long, default_value_t = 192)]
+    #[arg(long, default_value_t = 512)]
     connections: usize,
     /// Rounds of both phases
     #[arg(long, default_value_t = 5)]
@@ -50,7 +50,7 @@ pub struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { workspaces: 100_000, connections: 192, rounds: 5, seconds: 4, only: None }
+        Self { workspaces: 100_000, connections: 512, rounds: 5, seconds: 4, only: None }
     }
 }
 
