@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::heartbeats::BatchConfig;
 use crate::http::{HttpConfig, Registration};
 use crate::policy::Limits;
+use crate::provision::{ProvidersConfig, ProvisioningConfig};
 use crate::store::PoolOptions;
 
 /// How log lines look.
@@ -48,6 +49,8 @@ pub struct Config {
     pub heartbeats: BatchConfig,
     pub http: HttpConfig,
     pub limits: Limits,
+    pub provisioning: ProvisioningConfig,
+    pub providers: ProvidersConfig,
 }
 
 impl Default for Config {
@@ -66,6 +69,8 @@ impl Default for Config {
             heartbeats: BatchConfig::default(),
             http: HttpConfig::default(),
             limits: Limits::default(),
+            provisioning: ProvisioningConfig::default(),
+            providers: ProvidersConfig::default(),
         }
     }
 }
@@ -147,7 +152,14 @@ impl Config {
                 self.listen
             );
         }
+        self.providers.check(&self.provisioning)?;
         Ok(())
+    }
+
+    /// Where boxes reach this host; without a slash at its end.
+    pub fn registry_url(&self) -> String {
+        let url = self.provisioning.registry_url.clone();
+        url.unwrap_or_else(|| format!("http://{}", self.listen)).trim_end_matches('/').to_owned()
     }
 
     /// Where this host keeps its own files.

@@ -1,5 +1,7 @@
 //! The command line: one file per verb.
 
+pub mod agent;
+mod box_supervisor;
 pub mod machine;
 pub mod migrate;
 pub mod policy;
@@ -38,12 +40,17 @@ enum Verb {
     Record(record::Args),
     /// Ask recorded decisions again and print what differs
     Replay(replay::Args),
+    /// Be the sample agent: register, heartbeat, obey a control file
+    Agent(agent::Args),
     /// Compile a component from standard input (the host runs this itself)
     #[command(name = "compile-policy", hide = true)]
     CompilePolicy {
         /// The limits as JSON
         limits: String,
     },
+    /// Run one box of the provider `process` (the host runs this itself)
+    #[command(name = crate::provision::process::VERB, hide = true)]
+    BoxSupervisor(box_supervisor::Args),
 }
 
 /// Parses the arguments and does what they say.
@@ -56,6 +63,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
             let limits: Limits = serde_json::from_str(&limits)?;
             crate::policy::compile_child(&limits).map(|()| ExitCode::SUCCESS)
         }
+        Verb::Agent(args) => wait_for(agent::run(&args)),
+        Verb::BoxSupervisor(args) => box_supervisor::run(&args),
         Verb::Machine(args) => machine::run(&args),
         Verb::Serve(args) => wait_for(serve::run(&args)),
         Verb::Migrate(args) => wait_for(migrate::run(&args)),

@@ -15,12 +15,22 @@
 //! So a call may be repeated under its fence and key as often as it takes, and
 //! one that was overtaken can do no harm however late it lands.
 
+mod config;
+pub mod control_plane;
+mod dispatch;
+pub mod process;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+
+pub use config::{
+    ConfigError, ControlPlaneConfig, ProcessConfig, ProviderConfig, ProvidersConfig, ProvisioningConfig,
+};
+pub use dispatch::{DispatchError, Dispatched, Dispatcher, UnknownProvider};
 
 /// What orders the calls about one workspace: the epoch of the claim that
 /// makes them, and a number that grows within it. Written `EPOCH.SEQ`.
@@ -57,6 +67,15 @@ pub struct Call {
     pub fence: Fence,
     /// Under which a repeat is known as one. At most 255 visible ASCII characters.
     pub key: String,
+}
+
+/// Whether a key may be one; providers look before they do anything.
+fn check_key(key: &str) -> Result<(), ProviderError> {
+    if (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let detail = "a key has 1 to 255 visible ASCII characters".to_owned();
+    Err(ProviderError::Refused { code: "bad_key".to_owned(), detail })
 }
 
 /// A bearer token in the clear, on its way into a box. Never shown.

@@ -1,0 +1,62 @@
+//! Small files that are there whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
+
+/// Replaces a file by this value as JSON; on disk when this returns.
+pub fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let dir = path.parent().ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
+    let mut file = NamedTempFile::new_in(dir)?;
+    serde_json::to_writer(&mut file, value)?;
+    file.flush()?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Reads such a file. None: there is none.
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(named(path, &e)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| named(path, &io::Error::from(e)))
+}
+
+/// Removes a file that may be there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(named(path, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory that only we can look into, and those above it; on disk when this returns.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| named(path, &e))?;
+    path.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
+}
+
+/// The names in a directory; none where it does not exist.
+pub fn names(path: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(named(path, &e)),
+    };
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

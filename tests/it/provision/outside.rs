@@ -1,0 +1,101 @@
+//! The providers that the suite runs over. A new value of one is another host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sprag::provision::Provisioner;
+use sprag::provision::process::{Process, Settings};
+use tempfile::TempDir;
+
+use super::{call, soon};
+use crate::support::sprag_bin;
+
+/// Which provider.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Process,
+}
+
+/// A provider's outside: where its boxes are.
+pub struct Outside {
+    pub dir: TempDir,
+}
+
+/// An agent that ends well at SIGTERM, and with 3 when there is a file `end` beside it.
+pub const AGENT: &str = "trap 'exit 0' TERM; while [ ! -e end ]; do sleep 0.02; done; exit 3";
+
+impl Outside {
+    pub fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Process => Self { dir: tempfile::tempdir().expect("a directory") },
+        }
+    }
+
+    pub fn provider(&self) -> Arc<dyn Provisioner> {
+        self.process(|_| {})
+    }
+
+    /// A provider `process` that differs.
+    pub fn process(&self, change: impl FnOnce(&mut Settings)) -> Arc<dyn Provisioner> {
+        let mut settings = Settings {
+            dir: self.dir.path().to_owned(),
+            sprag: sprag_bin(),
+            command: shell(AGENT),
+            env: [("PATH".to_owned(), std::env::var("PATH").expect("PATH"))].into(),
+            stop_grace: Duration::from_secs(3),
+            kept_boxes: 3,
+        };
+        change(&mut settings);
+        Arc::new(Process::new(settings))
+    }
+
+    /// The box ends by itself.
+    pub async fn end(&self, workspace: &str, instance: &str) {
+        std::fs::write(self.place(workspace, instance).join("end"), "").expect("writing");
+        let provider = self.provider();
+        soon("the box has ended", async || {
+            let status = provider.status(workspace, instance).await.expect("a status");
+            status == super::stopped(workspace, instance)
+        })
+        .await;
+    }
+
+    /// The names of the plugins that were delivered.
+    pub fn plugins(&self, workspace: &str, instance: &str) -> Vec<String> {
+        let bytes = std::fs::read(self.place(workspace, instance).join("plugins.json"));
+        let plugins: Vec<sprag::provision::Plugin> =
+            serde_json::from_slice(&bytes.expect("the plugins")).expect("JSON");
+        plugins.into_iter().map(|plugin| plugin.name).collect()
+    }
+
+    /// The directory of a box of `process`.
+    pub fn place(&self, workspace: &str, instance: &str) -> PathBuf {
+        self.dir.path().join(workspace).join("boxes").join(instance)
+    }
+}
+
+/// No test leaves a process behind.
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let provider = self.process(|settings| settings.stop_grace = Duration::from_millis(100));
+        let clean = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                for left in provider.list().await? {
+                    let last = call(&left.workspace_id, "18446744073709551615.0", "the end");
+                    let _ = provider.stop(&last, &left.instance_id).await;
+                }
+                anyhow::Ok(())
+            })
+        })
+        .join();
+        if !std::thread::panicking() {
+            clean.expect("the thread that stops boxes").expect("stopping what is left");
+        }
+    }
+}
+
+pub fn shell(script: &str) -> Vec<String> {
+    ["sh", "-c", script].map(str::to_owned).to_vec()
+}
