@@ -19,7 +19,9 @@ use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::revisions::Active;
-use crate::store::{Commit, Registration, Snapshot, Step, Store, StoreError};
+use crate::store::{
+    Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Store, StoreError, TokenHash,
+};
 
 /// How often a step that was outrun starts again from new facts.
 pub const ATTEMPTS: usize = 3;
@@ -34,6 +36,8 @@ pub enum Advanced {
     Moved { to: Status, decision: Decision },
     /// Policies were asked and nothing changed; the row's status as judged.
     Held { status: Status, decision: Decision },
+    /// A claim is open on the row: only its holder changes the status. Nobody was asked.
+    Claimed { status: Status, claim_id: String },
     /// The table has no edge for this cause from this status; nobody was asked.
     NoEdge(NoSuchEdge),
     /// No such workspace.
@@ -77,6 +81,15 @@ pub struct Advance {
     /// Told of every committed step, so that event streams wake at once.
     changed: Arc<Notify>,
     between: Option<Arc<dyn Between>>,
+}
+
+/// What a step writes beside a status and its decision.
+#[derive(Clone, Copy)]
+enum With<'a> {
+    Nothing,
+    Registration(&'a Registration),
+    /// A claim, opened with the transition.
+    Claim(&'a NewClaim),
 }
 
 /// A row judged and not yet written.
@@ -125,18 +138,84 @@ impl Advance {
     /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
     pub async fn from(
         &self,
-        mut facts: Snapshot,
+        facts: Snapshot,
         cause: &Cause,
         registration: Option<&Registration>,
     ) -> Result<Advanced, StoreError> {
+        self.step(facts, cause, registration.map_or(With::Nothing, With::Registration)).await
+    }
+
+    /// [`Advance::from`] for what an agent says with this token: while a claim is
+    /// open, what its new box says is kept, and judged when the claim has ended.
+    ///
+    /// # Errors
+    /// Those of [`Advance::from`].
+    pub async fn agent(
+        &self,
+        mut facts: Snapshot,
+        cause: &Cause,
+        registration: Option<&Registration>,
+        token: &TokenHash,
+    ) -> Result<Advanced, StoreError> {
+        loop {
+            let id = facts.workspace.id.clone();
+            let advanced = self.from(facts, cause, registration).await?;
+            let Advanced::Claimed { claim_id, .. } = &advanced else { return Ok(advanced) };
+            let said = serde_json::to_string(cause).unwrap_or_default();
+            if Box::pin(self.store.speak(claim_id, token, &said)).await? {
+                return Ok(advanced);
+            }
+            // The old box, which has no say; or the claim has just ended.
+            match Box::pin(self.store.snapshot(&id)).await? {
+                Some(now) if now.claim_id.as_ref() != Some(claim_id) => facts = now,
+                _ => return Ok(advanced),
+            }
+        }
+    }
+
+    /// Judges a command and, where it is allowed, opens its claim with the transition.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
+    pub async fn command(
+        &self,
+        id: &str,
+        command: &Command,
+        claim: &NewClaim,
+    ) -> Result<Advanced, StoreError> {
+        match self.store.snapshot(id).await? {
+            Some(facts) => self.step(facts, &Cause::Commanded(command.clone()), With::Claim(claim)).await,
+            None => Ok(Advanced::Unknown),
+        }
+    }
+
+    /// Ends a claim as its holder says. The host's own: no policy is asked.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
+    pub async fn end_claim(&self, hold: &Hold, ending: &Ending<'_>) -> Result<Ended, StoreError> {
+        let ended = self.store.end_claim(hold, ending).await?;
+        if matches!(ended, Ended::Done { .. }) {
+            if let Some((step, _)) = &ending.transition {
+                self.metrics.moved(*step);
+            }
+            self.changed.notify_waiters();
+        }
+        Ok(ended)
+    }
+
+    async fn step(&self, mut facts: Snapshot, cause: &Cause, with: With<'_>) -> Result<Advanced, StoreError> {
         for attempt in 1..=ATTEMPTS {
             let status = facts.workspace.status;
             let id = facts.workspace.id.clone();
+            if let Some(claim_id) = facts.claim_id.take() {
+                return Box::pin(self.stand_back(&facts, claim_id, with)).await;
+            }
             let edge = match status.edge(cause.kind(), &facts.workspace.runtime) {
                 Ok(edge) => edge,
                 Err(none) => return Ok(Advanced::NoEdge(none)),
             };
-            let judged = self.judge(facts, &edge, cause, registration).await?;
+            let judged = self.judge(facts, &edge, cause, with).await?;
             if let Some(between) = &self.between {
                 between.judged(&id).await;
             }
@@ -164,6 +243,31 @@ impl Advance {
         }
     }
 
+    /// Leaves the status to the claim's holder; where the agent is and its card are stored all the same.
+    async fn stand_back(
+        &self,
+        facts: &Snapshot,
+        claim_id: String,
+        with: With<'_>,
+    ) -> Result<Advanced, StoreError> {
+        if let With::Registration(registration) = with {
+            let step = Step {
+                workspace_id: facts.workspace.id.clone(),
+                version: facts.version,
+                transition: None,
+                registration: Some(registration.clone()),
+                claim: None,
+                decision: None,
+            };
+            match self.write(std::slice::from_ref(&step)).await? {
+                Commit::Done => {}
+                Commit::Outran => return Ok(Advanced::Outran),
+                Commit::TokenTaken => return Ok(Advanced::TokenTaken),
+            }
+        }
+        Ok(Advanced::Claimed { status: facts.workspace.status, claim_id })
+    }
+
     /// Removes a workspace and all its descendants, each judged, in one transaction.
     ///
     /// # Errors
@@ -185,7 +289,7 @@ impl Advance {
                 let Ok(edge) = facts.workspace.status.edge(cause.kind(), &facts.workspace.runtime) else {
                     continue;
                 };
-                let judged = self.judge(facts, &edge, &cause, None).await?;
+                let judged = self.judge(facts, &edge, &cause, With::Nothing).await?;
                 if !matches!(judged.decision.outcome, Outcome::Moved { .. }) {
                     self.write(std::slice::from_ref(&judged.step)).await?;
                     return Ok(Removal::Denied(Box::new(judged.decision)));
@@ -210,7 +314,7 @@ impl Advance {
         facts: Snapshot,
         edge: &Edge,
         cause: &Cause,
-        registration: Option<&Registration>,
+        with: With<'_>,
     ) -> Result<Judged, StoreError> {
         let revision = self.active.get();
         let version = facts.version;
@@ -231,12 +335,16 @@ impl Advance {
         let step = Step {
             workspace_id: decision.question.workspace.id.clone(),
             version,
-            registration: registration.filter(|_| !refused).cloned().map(|mut r| {
-                if matches!(decision.outcome, Outcome::Moved { to: Status::Failed, .. }) {
-                    r.first_token = None;
+            registration: match with {
+                With::Registration(registration) if !refused => Some(registered(registration, &decision)),
+                _ => None,
+            },
+            claim: match with {
+                With::Claim(claim) if transition.is_some() => {
+                    Some((claim.clone(), decision.question.workspace.clone()))
                 }
-                r
-            }),
+                _ => None,
+            },
             transition,
             decision: kept.then(|| decision.clone()),
         };
@@ -313,6 +421,15 @@ fn warn_fault(vote: &Vote, code: &str, detail: &str, workspace_id: &str) {
         workspace.id = workspace_id,
         "a policy failed, which denies every candidate: {detail}"
     );
+}
+
+/// A registration that fails the row hands out no first token.
+fn registered(registration: &Registration, decision: &Decision) -> Registration {
+    let mut registration = registration.clone();
+    if matches!(decision.outcome, Outcome::Moved { to: Status::Failed, .. }) {
+        registration.first_token = None;
+    }
+    registration
 }
 
 fn settled(status: Status, decision: Decision) -> Advanced {

@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::claims::ClaimsConfig;
+use crate::effects::EffectsConfig;
 use crate::heartbeats::BatchConfig;
 use crate::http::{HttpConfig, Registration};
 use crate::policy::Limits;
@@ -47,6 +49,8 @@ pub struct Config {
     pub follow_revisions_ms: u64,
     pub database: PoolOptions,
     pub heartbeats: BatchConfig,
+    pub claims: ClaimsConfig,
+    pub effects: EffectsConfig,
     pub http: HttpConfig,
     pub limits: Limits,
     pub provisioning: ProvisioningConfig,
@@ -67,6 +71,8 @@ impl Default for Config {
             follow_revisions_ms: 1_000,
             database: PoolOptions::default(),
             heartbeats: BatchConfig::default(),
+            claims: ClaimsConfig::default(),
+            effects: EffectsConfig::default(),
             http: HttpConfig::default(),
             limits: Limits::default(),
             provisioning: ProvisioningConfig::default(),

@@ -21,7 +21,7 @@ use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Heartbeat};
 use crate::machine::Status;
 use crate::metrics::Metrics;
-use crate::store::{Backend, Beat, Beaten, Store, StoreError};
+use crate::store::{Backend, Beat, Beaten, Store, StoreError, TokenHash};
 
 /// Bounds of the batching, under `[heartbeats]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,7 @@ struct Queued {
 
 /// What is left of it once it is stored.
 struct Asker {
+    token: TokenHash,
     heartbeat: Heartbeat,
     answer: oneshot::Sender<Answer>,
 }
@@ -121,7 +122,8 @@ impl Heartbeats {
     /// [`HeartbeatError`]: answer `503`; the agent tries again.
     pub async fn take(&self, beat: Beat, heartbeat: Heartbeat) -> Result<Heard, HeartbeatError> {
         let (answer, heard) = oneshot::channel();
-        self.queue.try_send(Queued { beat, asker: Asker { heartbeat, answer } }).map_err(|e| match e {
+        let asker = Asker { token: beat.token, heartbeat, answer };
+        self.queue.try_send(Queued { beat, asker }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => HeartbeatError::Busy,
             mpsc::error::TrySendError::Closed(_) => HeartbeatError::Stopping,
         })?;
@@ -136,6 +138,8 @@ fn heard(status: Status, advanced: Advanced) -> Heard {
         // A delete may win between the read and the write: the row is gone for the agent.
         Advanced::NoEdge(none) if none.from == Status::Removed => Heard::Removed,
         Advanced::NoEdge(none) => Heard::Stored { status: none.from, decision_id: None },
+        // The liveness is stored; the status is the claim's.
+        Advanced::Claimed { status, .. } => Heard::Stored { status, decision_id: None },
         Advanced::Unknown => Heard::Unknown,
         // The liveness is stored; what it should lead to, the next heartbeat asks again.
         Advanced::Outran | Advanced::TokenTaken => Heard::Stored { status, decision_id: None },
@@ -243,14 +247,14 @@ struct Judge {
 
 impl Judge {
     async fn answer_all(self, stored: Vec<(Beaten, Asker)>) {
-        for (beaten, Asker { heartbeat, answer }) in stored {
-            let heard = self.hear(beaten, heartbeat).await;
+        for (beaten, Asker { token, heartbeat, answer }) in stored {
+            let heard = self.hear(beaten, heartbeat, &token).await;
             // The client may have hung up; what is stored stays stored.
             let _ = answer.send(heard);
         }
     }
 
-    async fn hear(&self, beaten: Beaten, heartbeat: Heartbeat) -> Answer {
+    async fn hear(&self, beaten: Beaten, heartbeat: Heartbeat, token: &TokenHash) -> Answer {
         let facts = match beaten {
             Beaten::Stored(facts) => facts,
             Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
@@ -259,7 +263,7 @@ impl Judge {
             Beaten::Removed => return Ok(Heard::Removed),
         };
         let status = facts.workspace.status;
-        let advanced = self.advance.from(facts, &Cause::Heartbeat(heartbeat), None).await;
+        let advanced = self.advance.agent(facts, &Cause::Heartbeat(heartbeat), None, token).await;
         let advanced = advanced.map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
         self.metrics.heartbeats.inc();
         Ok(heard(status, advanced))

@@ -8,6 +8,7 @@ pub mod claims;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod effects;
 pub mod facts;
 pub mod heartbeats;
 pub mod http;

@@ -320,6 +320,18 @@ impl Edge {
             Err(NoSuchEdge { from: self.from, cause: self.row.cause })
         }
     }
+
+    /// The move of a claim that did not commit: back to `prior`, the status the
+    /// row had before it.
+    ///
+    /// # Errors
+    /// [`NoSuchEdge`] where this is not the edge of a claim's end.
+    pub fn back_to(&self, prior: Status) -> Result<Move, NoSuchEdge> {
+        match self.row.to {
+            Target::PriorOrFailed => Ok(Move { from: self.from, to: prior, cause: self.row.cause }),
+            Target::FirstOf(_) => Err(NoSuchEdge { from: self.from, cause: self.row.cause }),
+        }
+    }
 }
 
 /// A change of status that the table allows. The fields are private, so that

@@ -41,6 +41,17 @@ struct RequestLabels {
     status: u16,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClaimLabels {
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClaimEndLabels {
+    kind: String,
+    state: &'static str,
+}
+
 /// All of the host's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -60,6 +71,13 @@ pub struct Metrics {
     decided: Family<DecidedLabels, Counter>,
     faults: Family<FaultLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    claims_opened: Family<ClaimLabels, Counter>,
+    claims_ended: Family<ClaimEndLabels, Counter>,
+    pub claims_taken_over: Counter,
+    /// Open claims that were dropped and not ended: a bug that a test sees.
+    pub claims_unspent: Counter,
+    pub effects_parked: Counter,
+    pub effects_done: Counter,
 }
 
 impl Default for Metrics {
@@ -76,6 +94,12 @@ impl Default for Metrics {
             decided: Family::default(),
             faults: Family::default(),
             requests: Family::default(),
+            claims_opened: Family::default(),
+            claims_ended: Family::default(),
+            claims_taken_over: Counter::default(),
+            claims_unspent: Counter::default(),
+            effects_parked: Counter::default(),
+            effects_done: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("heartbeats", "Heartbeats answered", this.heartbeats.clone());
@@ -100,6 +124,14 @@ impl Default for Metrics {
         );
         registry.register("http_connections", "Connections open now", this.http_connections.clone());
         registry.register("http_requests", "Requests answered", this.requests.clone());
+        registry.register("claims_opened", "Claims opened", this.claims_opened.clone());
+        registry.register("claims_ended", "Claims ended", this.claims_ended.clone());
+        let taken_over = this.claims_taken_over.clone();
+        registry.register("claims_taken_over", "Claims taken over after their lease lapsed", taken_over);
+        let unspent = this.claims_unspent.clone();
+        registry.register("claims_unspent", "Open claims dropped without an end: a bug", unspent);
+        registry.register("effects_done", "Owed effects delivered", this.effects_done.clone());
+        registry.register("effects_parked", "Owed effects given up on", this.effects_parked.clone());
         Self { registry, ..this }
     }
 }
@@ -137,6 +169,14 @@ impl Metrics {
     pub(crate) fn policy_failed(&self, policy: &str, code: &str) -> u64 {
         let labels = FaultLabels { policy: policy.to_owned(), code: code.to_owned() };
         self.faults.get_or_create(&labels).inc() + 1
+    }
+
+    pub(crate) fn claim_opened(&self, kind: &str) {
+        self.claims_opened.get_or_create(&ClaimLabels { kind: kind.to_owned() }).inc();
+    }
+
+    pub(crate) fn claim_ended(&self, kind: &str, state: &'static str) {
+        self.claims_ended.get_or_create(&ClaimEndLabels { kind: kind.to_owned(), state }).inc();
     }
 
     /// Counts an answered request by its route's pattern, never by its path.

@@ -1,11 +1,300 @@
 //! The sagas: commands that touch the world outside the database, and end in
 //! commit or rollback whatever happens to the host that carries them out.
+//!
+//! A claim is opened by [`crate::advance`] in the guarded step that sets its
+//! status, so whoever loses that race has done nothing at all. From then on it
+//! lives in the database: a row that names its holder's epoch, a lease, and a
+//! journal. This host carries it out in a task of its own, whatever becomes of
+//! the request; if the host dies, another takes the claim over at the next
+//! epoch, fences every provider that it touches, and goes on where the journal ends.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `plan` | the words of it: steps, what undoes each, the plan of every command |
+//! | `restart`, `switch_provider`, … | one plan each, read top to bottom |
+//! | `saga` | walks a plan, forwards and back |
+//! | `doing` | does one step: journal, provider, journal |
+//! | `open` | the value that stands for an open claim, and must be spent |
 
 pub mod create;
+mod doing;
 pub mod hibernate;
+mod open;
 pub mod pause;
 pub mod plan;
 pub mod restart;
 pub mod resume;
+mod saga;
 pub mod switch_provider;
 pub mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::advance::{Advance, Advanced};
+use crate::facts::{Command, Decision};
+use crate::machine::{NoSuchEdge, Status};
+use crate::metrics::Metrics;
+use crate::provision::{Dispatcher, UnknownProvider};
+use crate::store::{Claim, ClaimState, Hold, NewClaim, Store, StoreError};
+
+/// Lapsed claims that one tick takes over at most.
+const TAKEN_AT_ONCE: u32 = 32;
+
+/// How often a claim that another host may hold is looked at while somebody waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Under `[claims]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClaimsConfig {
+    /// How long a claim is its holder's without a word from him, in milliseconds.
+    pub lease_ms: u64,
+    /// How often this host looks for claims whose lease lapsed, in milliseconds.
+    pub tick_ms: u64,
+    /// How often a claim is taken over, where its providers don't answer, before
+    /// it ends `failed` and its boxes are left to the outbox.
+    pub takeovers: u32,
+}
+
+impl Default for ClaimsConfig {
+    fn default() -> Self {
+        Self { lease_ms: 15_000, tick_ms: 5_000, takeovers: 10 }
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Commanded {
+    /// Its claim is open, or over already.
+    Claimed(Box<Claim>),
+    /// A policy denied it; nothing changed.
+    Denied {
+        status: Status,
+        decision: Box<Decision>,
+    },
+    /// The table has no edge for it from the row's status.
+    NoEdge(NoSuchEdge),
+    /// Another claim is open on the row. Nothing was done.
+    Busy {
+        status: Status,
+        claim_id: String,
+    },
+    Unknown,
+    Outran,
+}
+
+/// Why a command could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    UnknownProvider(#[from] UnknownProvider),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// Opens claims and carries them out. Cheap to clone.
+#[derive(Clone)]
+pub struct Claims(Arc<Host>);
+
+/// What every saga of this host stands on.
+struct Host {
+    store: Store,
+    advance: Advance,
+    dispatcher: Arc<Dispatcher>,
+    metrics: Arc<Metrics>,
+    config: ClaimsConfig,
+    /// This run of this host: after a restart it is another.
+    owner: String,
+    /// Where boxes find the registry.
+    registry_url: String,
+    running: TaskTracker,
+    stop: CancellationToken,
+    /// Woken whenever a claim ended here.
+    ended: Notify,
+}
+
+impl Claims {
+    pub fn new(
+        store: Store,
+        advance: Advance,
+        dispatcher: Arc<Dispatcher>,
+        metrics: Arc<Metrics>,
+        config: ClaimsConfig,
+        registry_url: String,
+    ) -> Self {
+        let owner = Uuid::now_v7().to_string();
+        let (running, stop, ended) = (TaskTracker::new(), CancellationToken::new(), Notify::new());
+        Self(Arc::new(Host {
+            store,
+            advance,
+            dispatcher,
+            metrics,
+            config,
+            owner,
+            registry_url,
+            running,
+            stop,
+            ended,
+        }))
+    }
+
+    /// Asks the policies about a command and, where they allow it, opens its
+    /// claim and begins to carry it out. Whoever asked may go away meanwhile.
+    ///
+    /// # Errors
+    /// A target that is no configured provider; the database.
+    pub async fn command(&self, id: &str, command: Command) -> Result<Commanded, CommandError> {
+        if let Some(target) = &command.target_provider {
+            self.0.dispatcher.check(target)?;
+        }
+        let (host, id) = (self.0.clone(), id.to_owned());
+        // A request that is dropped between the claim and its task would leave it to the lease.
+        let asked = self.0.running.spawn(async move { host.command(&id, &command, None).await });
+        asked.await.map_err(|_| CommandError::Stopping)?
+    }
+
+    /// The claim of a workspace that is about to be created with this provider.
+    ///
+    /// # Errors
+    /// No provider of that name is configured.
+    pub fn creation(&self, provider: &str, actor: &str) -> Result<NewClaim, UnknownProvider> {
+        self.0.dispatcher.check(provider)?;
+        Ok(self.0.new_claim(plan::CREATE, actor, None, None))
+    }
+
+    /// Begins to carry out the claim of a workspace that was just created.
+    pub fn created(&self, claim: &NewClaim, workspace_id: &str) {
+        let hold = Hold { claim_id: claim.id.clone(), workspace_id: workspace_id.to_owned(), epoch: 1 };
+        self.0.metrics.claim_opened(&claim.kind);
+        self.0.carry_out(hold, false);
+    }
+
+    /// The claim once it has ended, or as it stands when `patience` is over. None: there is none.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn wait(&self, claim_id: &str, patience: Duration) -> Result<Option<Claim>, StoreError> {
+        let until = Instant::now() + patience;
+        loop {
+            let ended = self.0.ended.notified();
+            let claim = self.0.store.claim(claim_id).await?;
+            let over = claim.as_ref().is_none_or(|claim| claim.state != ClaimState::Open);
+            if over || Instant::now() >= until {
+                return Ok(claim);
+            }
+            let look = (Instant::now() + LOOK_AGAIN).min(until);
+            let _ = timeout_at(look, ended).await;
+        }
+    }
+
+    /// Takes over claims whose lease lapsed; how many.
+    ///
+    /// # Errors
+    /// The database; the next tick is the retry.
+    pub async fn tick(&self) -> Result<usize, StoreError> {
+        let host = &self.0;
+        let mut taken = 0;
+        for lapsed in host.store.lapsed_claims(TAKEN_AT_ONCE).await? {
+            let hold = host.store.take_over(&lapsed, &host.owner, host.config.lease_ms).await?;
+            if let Some(hold) = hold {
+                tracing::warn!(
+                    claim.id = hold.claim_id,
+                    claim.epoch = hold.epoch,
+                    workspace.id = hold.workspace_id,
+                    "a claim's lease lapsed; it is taken over"
+                );
+                host.metrics.claims_taken_over.inc();
+                host.carry_out(hold, true);
+                taken += 1;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Ticks until `stop`.
+    pub async fn watch(self, stop: CancellationToken) {
+        let every = Duration::from_millis(self.0.config.tick_ms.max(10));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(every) => {}
+            }
+            if let Err(error) = self.tick().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "looking for lapsed claims");
+            }
+        }
+    }
+
+    /// Gives up what is under way, so that another host can take it over at once.
+    pub async fn shut_down(&self) {
+        self.0.stop.cancel();
+        self.0.running.close();
+        self.0.running.wait().await;
+    }
+
+    /// The names of the configured providers.
+    pub fn providers(&self) -> Vec<String> {
+        self.0.dispatcher.names()
+    }
+}
+
+impl Host {
+    fn new_claim(
+        &self,
+        kind: &str,
+        actor: &str,
+        parent: Option<&str>,
+        target_provider: Option<String>,
+    ) -> NewClaim {
+        NewClaim {
+            id: Uuid::now_v7().to_string(),
+            kind: kind.to_owned(),
+            actor: actor.to_owned(),
+            parent_claim_id: parent.map(str::to_owned),
+            owner: self.owner.clone(),
+            lease_ms: self.config.lease_ms,
+            target_provider,
+        }
+    }
+
+    async fn command(
+        self: &Arc<Self>,
+        id: &str,
+        command: &Command,
+        parent: Option<&str>,
+    ) -> Result<Commanded, CommandError> {
+        let kind = command.command.cause().as_str();
+        let claim = self.new_claim(kind, &command.actor, parent, command.target_provider.clone());
+        Ok(match self.advance.command(id, command, &claim).await? {
+            Advanced::Moved { .. } => {
+                let open = self.store.claim(&claim.id).await?;
+                // Gone already means: removed meanwhile.
+                let Some(open) = open else { return Ok(Commanded::Unknown) };
+                self.metrics.claim_opened(kind);
+                let workspace_id = id.to_owned();
+                self.carry_out(Hold { claim_id: claim.id, workspace_id, epoch: open.epoch }, false);
+                Commanded::Claimed(Box::new(open))
+            }
+            Advanced::Held { status, decision } => Commanded::Denied { status, decision: Box::new(decision) },
+            Advanced::Claimed { status, claim_id } => Commanded::Busy { status, claim_id },
+            Advanced::NoEdge(none) => Commanded::NoEdge(none),
+            Advanced::Unknown => Commanded::Unknown,
+            Advanced::Outran | Advanced::TokenTaken => Commanded::Outran,
+        })
+    }
+
+    /// In a task of its own.
+    fn carry_out(self: &Arc<Self>, hold: Hold, taken_over: bool) {
+        self.running.spawn(saga::carry_out(self.clone(), hold, taken_over));
+    }
+}

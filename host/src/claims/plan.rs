@@ -99,6 +99,9 @@ pub struct Planned {
 /// The steps of a command, in order.
 pub type Plan = &'static [Planned];
 
+/// The kind of a claim that creates a workspace's first box; of all others it is the command's name.
+pub const CREATE: &str = "create";
+
 /// The plan of a command; None: of the creation of a workspace.
 pub const fn plan(command: Option<CommandKind>) -> Plan {
     match command {
@@ -112,4 +115,12 @@ pub const fn plan(command: Option<CommandKind>) -> Plan {
         // One transaction and no steps; it supersedes claims and opens none.
         Some(CommandKind::Remove) => &[],
     }
+}
+
+/// The plan of a claim of this kind, as the database has it. None: no such kind.
+pub fn plan_of(kind: &str) -> Option<Plan> {
+    if kind == CREATE {
+        return Some(plan(None));
+    }
+    CommandKind::ALL.into_iter().find(|c| c.cause().as_str() == kind).map(|command| plan(Some(command)))
 }

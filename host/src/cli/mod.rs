@@ -2,12 +2,15 @@
 
 pub mod agent;
 mod box_supervisor;
+pub mod claim;
+mod client;
 pub mod machine;
 pub mod migrate;
 pub mod policy;
 pub mod record;
 pub mod replay;
 pub mod serve;
+pub mod workspace;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -30,6 +33,10 @@ struct Cli {
 enum Verb {
     /// Run the host: registry, heartbeats, policies
     Serve(Box<serve::Args>),
+    /// Command workspaces: create, restart, pause, switch, remove, …
+    Workspace(workspace::Args),
+    /// See what became of a command, step by step
+    Claim(claim::Args),
     /// Bring a database's schema up to date
     Migrate(migrate::Args),
     /// Print the table of statuses and edges
@@ -67,6 +74,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::BoxSupervisor(args) => box_supervisor::run(&args),
         Verb::Machine(args) => machine::run(&args),
         Verb::Serve(args) => wait_for(serve::run(&args)),
+        Verb::Workspace(args) => wait_for(workspace::run(&args)),
+        Verb::Claim(args) => wait_for(claim::run(&args)),
         Verb::Migrate(args) => wait_for(migrate::run(&args)),
         Verb::Policy(args) => wait_for(policy::run(&args)),
         Verb::Record(args) => wait_for(record::run(&args)),
@@ -86,13 +95,17 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A sandbox whose compiler is this very binary; on Linux also when the file
-/// was replaced by a newer one while it runs.
-fn sandbox(limits: Limits, cache_dir: Option<PathBuf>) -> anyhow::Result<Sandbox> {
+/// This very binary; on Linux also when the file was replaced by a newer one while it runs.
+fn this_binary() -> anyhow::Result<PathBuf> {
     let running = PathBuf::from("/proc/self/exe");
-    let compiler = match running.exists() {
-        true => running,
-        false => std::env::current_exe().context("finding this binary")?,
-    };
+    match running.exists() {
+        true => Ok(running),
+        false => std::env::current_exe().context("finding this binary"),
+    }
+}
+
+/// A sandbox whose compiler is this very binary.
+fn sandbox(limits: Limits, cache_dir: Option<PathBuf>) -> anyhow::Result<Sandbox> {
+    let compiler = this_binary()?;
     Sandbox::new(SandboxConfig { limits, compiler, cache_dir }).context("making the sandbox")
 }

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Subcommand;
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::client::Host;
 use crate::config::limits;
 use crate::revisions::{Wanted, read_dir};
 
@@ -49,20 +50,6 @@ enum Verb {
         #[command(flatten)]
         host: Host,
     },
-}
-
-/// The running host to talk to.
-#[derive(clap::Args)]
-struct Host {
-    /// The host's address
-    #[arg(long, env = "SPRAG_URL", default_value = "http://127.0.0.1:7171")]
-    url: String,
-    /// The admin token; or name its file with --admin-token-file
-    #[arg(long, env = "SPRAG_ADMIN_TOKEN", hide_env_values = true)]
-    admin_token: Option<String>,
-    /// The file that the host printed at its first start
-    #[arg(long, env = "SPRAG_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -132,32 +119,4 @@ fn revision_line(row: &Value) -> String {
     let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
     let number = row["number"].as_i64().unwrap_or_default();
     format!("{mark} {number:>4}  {}  {:<8}  {}\n", text("created_at"), text("source"), names.join(", "))
-}
-
-impl Host {
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
-    ) -> anyhow::Result<Value> {
-        let token = match (&self.admin_token, &self.admin_token_file) {
-            (Some(token), _) => token.clone(),
-            (None, Some(file)) => std::fs::read_to_string(file)
-                .with_context(|| format!("reading {}", file.display()))?
-                .trim()
-                .to_owned(),
-            (None, None) => bail!("say who you are: --admin-token-file FILE, or SPRAG_ADMIN_TOKEN"),
-        };
-        let url = format!("{}/{path}", self.url.trim_end_matches('/'));
-        let request = reqwest::Client::new().request(method, &url).bearer_auth(token);
-        let response = fill(request).send().await.with_context(|| format!("asking {url}"))?;
-        let status = response.status();
-        let body: Value = response.json().await.with_context(|| format!("reading the answer of {url}"))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let detail = body["detail"].as_str().or(body["error"].as_str()).unwrap_or("no detail");
-        bail!("{status}: {detail}")
-    }
 }

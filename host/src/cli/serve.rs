@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::advance::Advance;
+use crate::claims::Claims;
 use crate::config::{Config, Flags, LogFormat};
+use crate::effects::Effects;
 use crate::heartbeats::Heartbeats;
 use crate::http::{self, Access, Api, Registry};
 use crate::metrics::Metrics;
+use crate::provision::Dispatcher;
 use crate::revisions::{Revisions, watch};
 use crate::store::Store;
 
@@ -48,6 +51,9 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     config.http.module_bytes = config.limits.module_bytes;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+    config.listen = listener.local_addr()?;
+    let providers = config.providers.build(&super::this_binary()?).context("setting the providers up")?;
+    let dispatcher = Arc::new(Dispatcher::new(providers, config.provisioning.clone()));
 
     let store =
         Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
@@ -67,13 +73,29 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     }
     let every = Duration::from_millis(config.follow_revisions_ms.max(10));
     background.spawn(watch::database(revisions.clone(), every, stop.clone()));
-    background.close();
-
     let advance = Advance::new(store.clone(), revisions.active(), metrics.clone(), config.decision_sample);
+    let claims = Claims::new(
+        store.clone(),
+        advance.clone(),
+        dispatcher.clone(),
+        metrics.clone(),
+        config.claims.clone(),
+        config.registry_url(),
+    );
+    background.spawn(claims.clone().watch(stop.clone()));
+    let effects = Effects::new(store.clone(), dispatcher, metrics.clone(), config.effects.clone());
+    background.spawn(effects.watch(stop.clone()));
+    background.close();
     let (heartbeats, collector) =
         Heartbeats::start(store.clone(), advance.clone(), metrics.clone(), &config.heartbeats);
     let api = Api {
-        registry: Arc::new(Registry { store: store.clone(), advance, heartbeats, metrics }),
+        registry: Arc::new(Registry {
+            store: store.clone(),
+            advance,
+            claims: claims.clone(),
+            heartbeats,
+            metrics,
+        }),
         revisions,
         access: Arc::new(Access::new(admin_token, config.registration)),
     };
@@ -91,6 +113,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
 
     // Every request is answered, so every handle to the queue is gone; what it held is stored.
     stop.cancel();
+    claims.shut_down().await;
     collector.await.context("storing the last heartbeats")?;
     background.wait().await;
     store.close().await;

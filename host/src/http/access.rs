@@ -8,10 +8,11 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::{HeaderMap, header, request::Parts};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::error::{Answer, Problem};
+use crate::provision::BoxToken;
+pub use crate::provision::TOKEN_PREFIX;
 use crate::store::TokenHash;
 
 /// Who may register a workspace that has no live token yet.
@@ -23,12 +24,6 @@ pub enum Registration {
     /// Only with the token that `POST /workspaces` returned.
     Token,
 }
-
-/// How a token of ours begins, so that scanners for leaked secrets can find one.
-pub const TOKEN_PREFIX: &str = "sprag_";
-
-/// Random bytes in a token.
-const TOKEN_BYTES: usize = 32;
 
 /// The host's own side of every check.
 pub struct Access {
@@ -48,33 +43,22 @@ impl Access {
 }
 
 /// A token as it is handed out, once. Shows itself to nobody but [`Token::reveal`].
-pub(super) struct Token(String);
+pub(super) struct Token(BoxToken);
 
 impl Token {
-    /// 256 bits from the system's generator, in hexadecimal behind [`TOKEN_PREFIX`].
-    ///
     /// # Errors
     /// Where the system has no randomness to give.
     pub fn mint() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; TOKEN_BYTES];
-        getrandom::fill(&mut bytes)?;
-        let mut token = String::with_capacity(TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
-        token.push_str(TOKEN_PREFIX);
-        for byte in bytes {
-            for digit in [byte >> 4, byte & 15] {
-                token.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-            }
-        }
-        Ok(Self(token))
+        BoxToken::mint().map(Self)
     }
 
     pub fn hash(&self) -> TokenHash {
-        hash_token(&self.0)
+        hash_token(&self.0.0)
     }
 
     /// The token itself, for the answer that hands it out.
     pub fn reveal(self) -> String {
-        self.0
+        self.0.0
     }
 }
 
@@ -88,7 +72,7 @@ pub fn new_token() -> anyhow::Result<String> {
 
 /// What is kept of a token.
 pub fn hash_token(token: &str) -> TokenHash {
-    TokenHash(Sha256::digest(token.as_bytes()).into())
+    TokenHash::of(token)
 }
 
 /// Whether `presented` is one of `live`; looks at all of them either way.

@@ -89,22 +89,25 @@ pub(super) async fn register(
     let readiness = readiness(body.mcp_server_present, body.model_present, body.loaded_mcp_tools)?;
     let url = at_most("url", MAX_URL, body.url)?;
     let facts = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
-    let minted = admit(&registry, &access, &id, bearer(&headers)).await?;
+    let presented = bearer(&headers);
+    let minted = admit(&registry, &access, &id, presented).await?;
+    let token = minted.as_ref().map(Token::hash).or(presented).ok_or_else(|| no_token_of(&id))?;
     let registration = Registration {
         url,
         agent_card: body.agent_card.unwrap_or_default(),
         first_token: minted.as_ref().map(Token::hash),
     };
     let cause = Cause::Registered(readiness);
-    match registry.advance.from(facts, &cause, Some(&registration)).await? {
+    match registry.advance.agent(facts, &cause, Some(&registration), &token).await? {
         Advanced::Moved { to: Status::Failed, decision } => Err(not_ready(&decision)),
-        Advanced::Moved { to, decision } => Ok(registered(to, minted, decision)),
+        Advanced::Moved { to, decision } => Ok(registered(to, minted, Some(decision))),
         Advanced::Held { status, decision } => {
             match Problem::denied(&decision, Status::Online, StatusCode::BAD_REQUEST, "NOT_READY") {
                 Some(problem) => Err(problem.at(status)),
-                None => Ok(registered(status, minted, decision)),
+                None => Ok(registered(status, minted, Some(decision))),
             }
         }
+        Advanced::Claimed { status, .. } => Ok(registered(status, minted, None)),
         Advanced::NoEdge(none) => Err(closed(&id, none)),
         Advanced::Unknown => Err(Problem::no_workspace(&id)),
         Advanced::TokenTaken => Err(no_token_of(&id)),
@@ -131,12 +134,12 @@ fn no_token_of(id: &str) -> Problem {
     Problem::unauthorized(&format!("a live token of workspace {id} is needed"))
 }
 
-fn registered(status: Status, minted: Option<Token>, decision: Decision) -> Json<Registered> {
+fn registered(status: Status, minted: Option<Token>, decision: Option<Decision>) -> Json<Registered> {
     Json(Registered {
         status: "registered",
         workspace_status: status,
         auth_token: minted.map(Token::reveal),
-        decision_id: Some(decision.id),
+        decision_id: decision.map(|d| d.id),
     })
 }
 

@@ -37,6 +37,27 @@ where
     }
 }
 
+/// A JSON body, or none: then every field is left out.
+pub struct PayloadOrNone<T>(pub T);
+
+impl<S, T> FromRequest<S> for PayloadOrNone<T>
+where
+    S: Sync,
+    Arc<Edge>: FromRef<S>,
+    T: DeserializeOwned + Default,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let edge = Arc::<Edge>::from_ref(state);
+        let bytes = whole_body(request, edge.config.body_bytes, &edge).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&bytes).map(Self).map_err(|e| why_not::<T>(&bytes, &e))
+    }
+}
+
 /// An uploaded module.
 pub struct Wasm(pub Bytes);
 
@@ -167,6 +188,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             .await
             .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
         Ok(Self(id))
+    }
+}
+
+/// The two parameters of a path.
+pub struct IdAnd(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdAnd {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let extract::Path((id, other)) = extract::Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
+        Ok(Self(id, other))
     }
 }
 

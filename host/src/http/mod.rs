@@ -9,6 +9,7 @@
 mod access;
 mod agents;
 mod body;
+mod claims;
 mod config;
 mod decisions;
 mod error;
@@ -40,6 +41,7 @@ pub use error::{PROBLEM_JSON, Problem};
 pub use serve::{serve, serve_also};
 
 use crate::advance::Advance;
+use crate::claims::Claims;
 use crate::heartbeats::Heartbeats;
 use crate::metrics::Metrics;
 use crate::revisions::Revisions;
@@ -49,6 +51,7 @@ use crate::store::Store;
 pub struct Registry {
     pub store: Store,
     pub advance: Advance,
+    pub claims: Claims,
     pub heartbeats: Heartbeats,
     pub metrics: Arc<Metrics>,
 }
@@ -120,6 +123,9 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(workspaces::create, workspaces::list))
         .routes(routes!(workspaces::read, workspaces::patch, workspaces::remove))
         .routes(routes!(workspaces::replace_token))
+        .routes(routes!(claims::of_workspace))
+        .routes(routes!(claims::command))
+        .routes(routes!(claims::read))
         .routes(routes!(events::all))
         .routes(routes!(events::of_workspace))
         .routes(routes!(events::stream))

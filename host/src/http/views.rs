@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::facts::{Reason, Timestamp};
 use crate::machine::Status;
-use crate::store::{BoundModule, Event, RevisionRow, WorkspaceView};
+use crate::store::{
+    BoundModule, Claim, ClaimState, Event, JournaledStep, RevisionRow, StepState, WorkspaceView,
+};
 
 /// `2026-11-21T21:43:12.000Z`.
 pub(super) fn rfc3339(at: Timestamp) -> String {
@@ -34,6 +36,8 @@ pub(super) struct WorkspaceBody {
     status_since: String,
     /// +1 at every change of status.
     version: i64,
+    /// The claim that is open on it: `GET /claims/{id}`.
+    claim_id: Option<String>,
     parent_id: Option<String>,
     /// Whether something above it is paused.
     ancestor_paused: bool,
@@ -68,6 +72,7 @@ impl From<WorkspaceView> for WorkspaceBody {
             status: facts.status,
             status_since: rfc3339(facts.status_since),
             version: view.version,
+            claim_id: view.claim_id,
             parent_id: view.parent_id,
             ancestor_paused: facts.ancestor_paused,
             tier: view.tier,
@@ -153,6 +158,94 @@ impl From<RevisionRow> for RevisionBody {
             modules: row.modules,
             active: row.active,
             activated_at: row.activated_at.map(rfc3339),
+        }
+    }
+}
+
+/// A claim: a command under way, or what became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClaimBody {
+    pub(super) id: String,
+    workspace_id: String,
+    /// The claim that took this one along.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_claim_id: Option<String>,
+    /// `restart`, `switch_provider`, `pause`, `resume`, `wake`, `hibernate`, or `create`.
+    kind: String,
+    actor: String,
+    state: ClaimState,
+    /// Why it did not commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// The decision that let it be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<String>,
+    #[schema(value_type = String)]
+    prior_status: Status,
+    old_provider: Option<String>,
+    old_instance_id: Option<String>,
+    new_provider: Option<String>,
+    new_instance_id: Option<String>,
+    /// Grows with every claim and every takeover of the workspace.
+    epoch: u64,
+    /// How often another host took it over.
+    takeovers: u32,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+    steps: Vec<StepBody>,
+}
+
+/// One line of a claim's journal.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StepBody {
+    step: String,
+    state: StepState,
+    /// `EPOCH.SEQ`, of its call to a provider.
+    fence: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[schema(format = DateTime)]
+    begun_at: String,
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+}
+
+impl From<Claim> for ClaimBody {
+    fn from(claim: Claim) -> Self {
+        Self {
+            id: claim.id,
+            workspace_id: claim.workspace_id,
+            parent_claim_id: claim.parent_claim_id,
+            kind: claim.kind,
+            actor: claim.actor,
+            state: claim.state,
+            reason: claim.reason,
+            decision_id: claim.decision_id,
+            prior_status: claim.prior_status,
+            old_provider: claim.old_provider,
+            old_instance_id: claim.old_instance_id,
+            new_provider: claim.new_provider,
+            new_instance_id: claim.new_instance_id,
+            epoch: claim.epoch,
+            takeovers: claim.takeovers,
+            created_at: rfc3339(claim.created_at),
+            ended_at: claim.ended_at.map(rfc3339),
+            steps: claim.steps.into_iter().map(StepBody::from).collect(),
+        }
+    }
+}
+
+impl From<JournaledStep> for StepBody {
+    fn from(line: JournaledStep) -> Self {
+        Self {
+            step: line.step,
+            state: line.state,
+            fence: format!("{}.{}", line.epoch, line.seq),
+            detail: line.detail,
+            begun_at: rfc3339(line.begun_at),
+            ended_at: line.ended_at.map(rfc3339),
         }
     }
 }

@@ -13,12 +13,14 @@ use uuid::Uuid;
 use super::Registry;
 use super::access::{Operator, Token};
 use super::body::{Id, Params, Payload, bounded};
+use super::claims::no_such_provider;
 use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address};
 use super::views::WorkspaceBody;
 use crate::advance::Removal;
 use crate::facts::Command;
 use crate::machine::Status;
+use crate::provision::UnknownProvider;
 use crate::store::{Filter, NewWorkspace, Patch, Placed};
 
 const MAX_NAME: usize = 200;
@@ -45,8 +47,9 @@ pub(super) struct CreateBody {
     labels: Option<BTreeMap<String, String>>,
     persistent_volume: Option<bool>,
     hibernation_idle_minutes: Option<f64>,
-    /// `true` (the default) answers the agent's token; `false` makes none, for
-    /// open registration to hand out to the first agent that registers.
+    /// `true` answers a token for the agent; `false` makes none, for open
+    /// registration to hand out to the first agent that registers. The default:
+    /// `true` without a provider; a provider's box gets a token of its own.
     issue_token: Option<bool>,
 }
 
@@ -55,6 +58,9 @@ pub(super) struct Created {
     id: String,
     #[schema(value_type = String, example = "provisioning")]
     status: Status,
+    /// The claim that starts its box, where it has a provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_id: Option<String>,
     /// Shown this once; only its SHA-256 is stored. Absent where none was to be issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_token: Option<String>,
@@ -74,6 +80,7 @@ impl CreateBody {
             persistent_volume: self.persistent_volume.unwrap_or_default(),
             hibernation_idle_minutes: self.hibernation_idle_minutes.map(minutes).transpose()?,
             token: token.map(Token::hash),
+            claim: None,
         })
     }
 }
@@ -163,13 +170,23 @@ pub(super) async fn create(
     _: Operator,
     Payload(body): Payload<CreateBody>,
 ) -> Answer<(StatusCode, [(HeaderName, String); 1], Json<Created>)> {
-    let token = if body.issue_token.unwrap_or(true) { Some(Token::mint()?) } else { None };
-    let new = body.read(token.as_ref())?;
+    let issue = body.issue_token.unwrap_or(body.provider.is_none());
+    let token = if issue { Some(Token::mint()?) } else { None };
+    let mut new = body.read(token.as_ref())?;
+    if let Some(provider) = &new.provider {
+        let claim = registry.claims.creation(provider, "operator");
+        let unknown = |e: UnknownProvider| no_such_provider(Some(provider), &e.configured);
+        new.claim = Some(claim.map_err(unknown)?);
+    }
     placed(registry.store.create(&new).await?, &new.id, new.parent_id.as_deref())?;
+    if let Some(claim) = &new.claim {
+        registry.claims.created(claim, &new.id);
+    }
     registry.changed();
     let location = [(header::LOCATION, format!("/workspaces/{}", new.id))];
     let auth_token = token.map(Token::reveal);
-    let created = Created { id: new.id, status: Status::Provisioning, auth_token };
+    let claim_id = new.claim.map(|claim| claim.id);
+    let created = Created { id: new.id, status: Status::Provisioning, claim_id, auth_token };
     Ok((StatusCode::CREATED, location, Json(created)))
 }
 

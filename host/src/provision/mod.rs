@@ -55,7 +55,8 @@ impl FromStr for Fence {
     type Err = NoFence;
 
     fn from_str(text: &str) -> Result<Self, NoFence> {
-        let parts = text.split_once('.').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
+        let parts =
+            text.split_once('.').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
         parts.map(|(epoch, seq)| Self { epoch, seq }).ok_or_else(|| NoFence(text.to_owned()))
     }
 }
@@ -78,9 +79,34 @@ fn check_key(key: &str) -> Result<(), ProviderError> {
     Err(ProviderError::Refused { code: "bad_key".to_owned(), detail })
 }
 
+/// How a token of ours begins, so that scanners for leaked secrets can find one.
+pub const TOKEN_PREFIX: &str = "sprag_";
+
+/// Random bytes in a token.
+const TOKEN_BYTES: usize = 32;
+
 /// A bearer token in the clear, on its way into a box. Never shown.
 #[derive(Clone)]
 pub struct BoxToken(pub String);
+
+impl BoxToken {
+    /// 256 bits from the system's generator, in hexadecimal behind [`TOKEN_PREFIX`].
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn mint() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; TOKEN_BYTES];
+        getrandom::fill(&mut bytes)?;
+        let mut token = String::with_capacity(TOKEN_PREFIX.len() + 2 * TOKEN_BYTES);
+        token.push_str(TOKEN_PREFIX);
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] {
+                token.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+            }
+        }
+        Ok(Self(token))
+    }
+}
 
 impl fmt::Debug for BoxToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,10 +9,15 @@ use super::pool::{On, Store, Tx};
 use super::rows::text;
 use super::types::{Commit, Registration, Step};
 use super::workspaces::PUT_CARD;
-use super::{decisions, events, tokens};
+use super::{claims, decisions, events, tokens};
 use crate::machine::{Move, Status};
 
 const MOVE: &str = "
+    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
+    WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL";
+
+/// A removal wins over an open claim.
+const REMOVE: &str = "
     UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
     WHERE id = $1 AND version = $2 AND status = $3";
 
@@ -78,8 +83,14 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
             return Ok(Commit::Outran);
         }
         version += 1;
+        if transition.0.to() == Status::Removed {
+            claims::supersede(tx, &step.workspace_id).await?;
+        }
         let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
         events::record_move(tx, &step.workspace_id, version, transition, decision_id).await?;
+        if let Some((claim, facts)) = &step.claim {
+            claims::open(tx, claim, facts, decision_id).await?;
+        }
     }
     if let Some(registration) = &step.registration {
         let registered = register(tx, &step.workspace_id, version, registration).await?;
@@ -96,7 +107,7 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
 async fn moved(tx: &mut Tx, step: &Step, to: &Move) -> Result<bool, StoreError> {
     let changed = execute!(
         tx.on(),
-        MOVE,
+        if to.to() == Status::Removed { REMOVE } else { MOVE },
         text(&step.workspace_id),
         step.version,
         to.from().as_str(),

@@ -9,6 +9,7 @@
 //! restored into another cluster, whose transactions count from elsewhere, needs
 //! `UPDATE events SET xact = 0`.
 
+use super::claims::OwedStop;
 use super::error::StoreError;
 use super::pool::{Backend, Store, Tx};
 use super::rows::{At, text};
@@ -22,6 +23,7 @@ const INSERT: &str = "
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, clock.now FROM clock";
 
 const CARD_UPDATED: &str = "AGENT_CARD_UPDATED";
+const BOX_MAY_BE_LEFT: &str = "BOX_MAY_BE_LEFT";
 
 macro_rules! columns {
     () => {
@@ -237,6 +239,27 @@ pub(super) async fn record_card(tx: &mut Tx, workspace_id: &str, version: i64) -
         to: None,
         cause: "card_updated",
         reason: None,
+        decision_id: None,
+    };
+    record(tx, line).await
+}
+
+/// A box may still run that nobody could stop. Names what a person has to look for.
+pub(super) async fn record_left_box(
+    tx: &mut Tx,
+    workspace_id: &str,
+    version: i64,
+    left: &OwedStop,
+) -> Result<(), StoreError> {
+    let detail = format!("instance {} at provider {} could not be stopped", left.instance_id, left.provider);
+    let line = Line {
+        workspace_id,
+        version,
+        event_type: BOX_MAY_BE_LEFT,
+        from: None,
+        to: None,
+        cause: "stop_exhausted",
+        reason: Some(&Reason::new("stop-exhausted", detail)),
         decision_id: None,
     };
     record(tx, line).await

@@ -20,6 +20,7 @@
 //! | `workspaces` | create, read, list, patch, the row to be judged |
 //! | `beats` | the hot path: a batch of heartbeats in one statement |
 //! | `commit` | the guarded step: status, event, decision, registration |
+//! | `claims` | the sagas, their journals, and what they leave owed |
 //! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
 #[macro_use]
@@ -28,6 +29,7 @@ mod pool;
 mod rows;
 
 mod beats;
+mod claims;
 mod commit;
 mod decisions;
 mod error;
@@ -37,6 +39,10 @@ mod tokens;
 mod types;
 mod workspaces;
 
+pub use claims::{
+    Begin, Begun, Claim, ClaimState, DueEffect, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
+    OwedStop, STOP, StepState,
+};
 pub use error::StoreError;
 pub use pool::{Backend, PoolOptions, Store};
 pub use types::{

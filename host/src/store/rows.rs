@@ -35,7 +35,7 @@ macro_rules! unnamed_facts {
             "workspaces.id, workspaces.version, workspaces.kind, workspaces.runtime, ",
             "workspaces.provider, workspaces.instance_id, workspaces.status, workspaces.status_since, ",
             "workspaces.last_heartbeat_at, workspaces.active_tasks, workspaces.persistent_volume, ",
-            "workspaces.labels, ",
+            "workspaces.labels, workspaces.claim_id, ",
             ancestor_paused!()
         )
     };
@@ -65,6 +65,7 @@ pub(super) struct FactsRow {
     #[serde(deserialize_with = "truth")]
     persistent_volume: bool,
     labels: String,
+    claim_id: Option<String>,
     #[serde(deserialize_with = "truth")]
     ancestor_paused: bool,
     now: i64,
@@ -98,6 +99,7 @@ impl TryFrom<FactsRow> for Snapshot {
         };
         Ok(Snapshot {
             version: row.version,
+            claim_id: row.claim_id,
             // The statement's time was taken before it waited for the row, and
             // the database's clock may be set back: no age may come out negative.
             now: now.max(status_since).max(last_heartbeat_at.unwrap_or(0)),
@@ -155,12 +157,13 @@ impl TryFrom<ViewRow> for WorkspaceView {
     type Error = StoreError;
 
     fn try_from(row: ViewRow) -> Result<Self, StoreError> {
-        let Snapshot { version, workspace, .. } = row.facts.try_into()?;
+        let Snapshot { version, claim_id, workspace, .. } = row.facts.try_into()?;
         let at = At { table: "workspaces", id: &workspace.id };
         let card = At { table: "agent_cards", id: &workspace.id };
         Ok(WorkspaceView {
             name: row.name,
             version,
+            claim_id,
             parent_id: row.parent_id,
             tier: row.tier,
             url: row.url,

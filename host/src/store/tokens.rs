@@ -26,6 +26,11 @@ const INSERT_FIRST: &str = "
     SELECT $1, $2, $3, clock.now FROM clock
     WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE workspace_id = $3 AND revoked_at IS NULL)";
 
+/// Once more is once: a step that is repeated hands out the same token.
+const INSERT_FOR_BOX: &str = "
+    INSERT INTO tokens (hash, id, workspace_id, instance_id, created_at)
+    SELECT $1, $2, $3, $4, clock.now FROM clock WHERE TRUE ON CONFLICT (hash) DO NOTHING";
+
 const LIVE: &str = "SELECT id, hash FROM tokens WHERE workspace_id = $1 AND revoked_at IS NULL";
 
 const REVOKE: &str = "
@@ -70,6 +75,17 @@ impl Store {
 /// Adds a token beside those that there are.
 pub(super) async fn insert(tx: &mut Tx, workspace_id: &str, hash: &TokenHash) -> Result<(), StoreError> {
     execute!(tx.on(), INSERT, hash.0.as_slice(), new_id(), text(workspace_id)).map(drop)
+}
+
+/// Adds the token of a box that is about to be started.
+pub(super) async fn insert_for_box(
+    tx: &mut Tx,
+    workspace_id: &str,
+    hash: &TokenHash,
+    instance_id: &str,
+) -> Result<(), StoreError> {
+    let hash = hash.0.as_slice();
+    execute!(tx.on(), INSERT_FOR_BOX, hash, new_id(), text(workspace_id), text(instance_id)).map(drop)
 }
 
 /// Adds a token unless there is a live one; whether it did.

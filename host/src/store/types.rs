@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use super::claims::NewClaim;
 use super::error::StoreError;
 use crate::facts::{Decision, Reason, Settings, Timestamp, Workspace};
 use crate::machine::{Move, Status};
@@ -16,6 +18,13 @@ use crate::machine::{Move, Status};
 /// SHA-256 of a bearer token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// What is kept of a token.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,6 +37,8 @@ impl fmt::Debug for TokenHash {
 pub struct Snapshot {
     /// +1 at every change of status.
     pub version: i64,
+    /// The claim that is open on it: nobody else changes its status.
+    pub claim_id: Option<String>,
     /// When it was read, in the database's time; never before a time in `workspace`.
     pub now: Timestamp,
     pub workspace: Workspace,
@@ -38,6 +49,8 @@ pub struct Snapshot {
 pub struct WorkspaceView {
     pub name: String,
     pub version: i64,
+    /// The claim that is open on it.
+    pub claim_id: Option<String>,
     pub parent_id: Option<String>,
     pub tier: Option<String>,
     pub url: Option<String>,
@@ -69,6 +82,8 @@ pub struct NewWorkspace {
     pub hibernation_idle_minutes: Option<u32>,
     /// The token handed to the creator, if any.
     pub token: Option<TokenHash>,
+    /// The claim that starts its first box, where it has a provider.
+    pub claim: Option<NewClaim>,
 }
 
 /// Whether a parent could be used.
@@ -157,6 +172,8 @@ pub struct Step {
     /// The change of status, and the reason given for it.
     pub transition: Option<(Move, Reason)>,
     pub registration: Option<Registration>,
+    /// A claim to be opened with the transition, on the row as it was judged.
+    pub claim: Option<(NewClaim, Workspace)>,
     /// Kept with the step; None where it is not sampled.
     pub decision: Option<Decision>,
 }

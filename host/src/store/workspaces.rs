@@ -9,7 +9,8 @@ use super::error::StoreError;
 use super::pool::{Lock, On, Store, Tx};
 use super::rows::{FactsRow, ViewRow, optional_text, text};
 use super::types::{Filter, NewWorkspace, Patch, Placed, Snapshot, WorkspaceView};
-use super::{events, tokens};
+use super::{claims, events, tokens};
+use crate::facts::Workspace;
 use crate::machine::Status;
 
 const CREATE: &str = "
@@ -107,6 +108,9 @@ impl Store {
         events::record_creation(&mut tx, &new.id).await?;
         if let Some(token) = &new.token {
             tokens::insert(&mut tx, &new.id, token).await?;
+        }
+        if let Some(claim) = &new.claim {
+            claims::open(&mut tx, claim, &created(new), None).await?;
         }
         tx.commit().await?;
         Ok(Placed::Done)
@@ -231,6 +235,24 @@ async fn status_locked(tx: &mut Tx, id: &str) -> Result<Option<String>, StoreErr
     };
     let status = fetch_optional!(tx.on(), (String,), sql, text(id))?;
     Ok(status.map(|(status,)| status))
+}
+
+/// What a claim reads of the row that was just made.
+fn created(new: &NewWorkspace) -> Workspace {
+    Workspace {
+        id: new.id.clone(),
+        kind: new.kind.clone(),
+        runtime: new.runtime.clone(),
+        provider: new.provider.clone(),
+        instance_id: None,
+        status: Status::Provisioning,
+        status_since: 0,
+        last_heartbeat_at: None,
+        active_tasks: 0,
+        ancestor_paused: false,
+        persistent_volume: new.persistent_volume,
+        labels: new.labels.clone(),
+    }
 }
 
 fn json(labels: &std::collections::BTreeMap<String, String>) -> Result<String, StoreError> {

@@ -9,7 +9,14 @@ use crate::support::db::{TestDb, new_workspace, token_of};
 
 /// A step without a transition.
 fn still(id: &str, version: i64) -> Step {
-    Step { workspace_id: id.to_owned(), version, transition: None, registration: None, decision: None }
+    Step {
+        workspace_id: id.to_owned(),
+        version,
+        transition: None,
+        registration: None,
+        claim: None,
+        decision: None,
+    }
 }
 
 #[rstest]

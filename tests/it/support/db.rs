@@ -89,6 +89,7 @@ pub fn new_workspace(id: &str) -> NewWorkspace {
         persistent_volume: false,
         hibernation_idle_minutes: None,
         token: Some(token_of(id)),
+        claim: None,
     }
 }
 

@@ -68,6 +68,7 @@ impl Fleet {
             persistent_volume: false,
             hibernation_idle_minutes: None,
             token: Some(made.token),
+            claim: None,
         };
         assert_eq!(self.store.create(&new).await.expect("creating"), Placed::Done);
         if status != Status::Provisioning {

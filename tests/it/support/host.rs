@@ -1,6 +1,7 @@
 //! A whole host in the test's own process: the real router on a free port, over
 //! a given database, with the shipped policies or others in charge.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -8,11 +9,14 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sprag::advance::Advance;
+use sprag::claims::{Claims, ClaimsConfig};
+use sprag::effects::{Effects, EffectsConfig};
 use sprag::heartbeats::{BatchConfig, Heartbeats};
 use sprag::http::Registration;
 use sprag::http::{Access, Api, HttpConfig, Registry, serve};
 use sprag::metrics::Metrics;
 use sprag::policy::{Limits, Sandbox, SandboxConfig};
+use sprag::provision::{Dispatcher, Provisioner, ProvisioningConfig};
 use sprag::revisions::{FROM_DIR, Revisions, read_dir};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,11 +37,22 @@ pub struct Setup {
     pub policies: bool,
     /// Advance, as a test wants it.
     pub between: Option<Arc<dyn sprag::advance::Between>>,
+    pub providers: BTreeMap<String, Arc<dyn Provisioner>>,
+    pub provisioning: ProvisioningConfig,
+    pub claims: ClaimsConfig,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { registration: Registration::Token, http: HttpConfig::default(), policies: true, between: None }
+        Self {
+            registration: Registration::Token,
+            http: HttpConfig::default(),
+            policies: true,
+            between: None,
+            providers: BTreeMap::new(),
+            provisioning: ProvisioningConfig { backoff_ms: 5, backoff_max_ms: 20, ..Default::default() },
+            claims: ClaimsConfig { lease_ms: 1_000, tick_ms: 100, ..Default::default() },
+        }
     }
 }
 
@@ -45,6 +60,8 @@ impl Default for Setup {
 pub struct TestHost {
     pub url: String,
     pub client: reqwest::Client,
+    pub claims: Claims,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     served: JoinHandle<()>,
 }
@@ -107,17 +124,32 @@ impl TestHost {
         }
         let batches = BatchConfig::default();
         let (heartbeats, _) = Heartbeats::start(store.clone(), advance.clone(), metrics.clone(), &batches);
+        let stop = CancellationToken::new();
+        let dispatcher = Arc::new(Dispatcher::new(setup.providers, setup.provisioning));
+        let claims = Claims::new(
+            store.clone(),
+            advance.clone(),
+            dispatcher.clone(),
+            metrics.clone(),
+            setup.claims,
+            url.clone(),
+        );
+        tokio::spawn(claims.clone().watch(stop.clone()));
+        let effects_config = EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() };
+        let effects = Effects::new(store.clone(), dispatcher, metrics.clone(), effects_config);
+        tokio::spawn(effects.watch(stop.clone()));
+        let registry =
+            Registry { store, advance, claims: claims.clone(), heartbeats, metrics: metrics.clone() };
         let api = Api {
-            registry: Arc::new(Registry { store: store.clone(), advance, heartbeats, metrics }),
+            registry: Arc::new(registry),
             revisions,
             access: Arc::new(Access::new(ADMIN, setup.registration)),
         };
-        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let served = tokio::spawn(async move {
             serve(listener, api, &setup.http, stopped).await.expect("serving");
         });
-        Self { url, client: reqwest::Client::new(), stop, served }
+        Self { url, client: reqwest::Client::new(), claims, metrics, stop, served }
     }
 
     /// The host with nothing special.
@@ -184,6 +216,9 @@ impl TestHost {
 impl Drop for TestHost {
     fn drop(&mut self) {
         self.stop.cancel();
+        if !std::thread::panicking() {
+            assert_eq!(self.metrics.claims_unspent.get(), 0, "an open claim was dropped and not ended");
+        }
     }
 }
 

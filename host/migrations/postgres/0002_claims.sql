@@ -1,0 +1,68 @@
+-- Claims: the sagas, their journals, and what they leave owed.
+
+-- The open claim, if any; the fence of the next call to a provider is
+-- (claim_epoch, fence_seq + 1).
+ALTER TABLE workspaces ADD COLUMN claim_id TEXT;
+ALTER TABLE workspaces ADD COLUMN claim_epoch BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE workspaces ADD COLUMN fence_seq BIGINT NOT NULL DEFAULT 0;
+
+-- The box that a token was handed to; none: whoever the operator gave it to.
+ALTER TABLE tokens ADD COLUMN instance_id TEXT;
+
+CREATE TABLE claims (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    workspace_id TEXT COLLATE "C" NOT NULL REFERENCES workspaces (id),
+    parent_claim_id TEXT,
+    kind TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    prior_status TEXT NOT NULL,
+    old_provider TEXT,
+    old_instance_id TEXT,
+    new_provider TEXT,
+    new_instance_id TEXT,
+    state TEXT NOT NULL,
+    reason_code TEXT,
+    reason_detail TEXT,
+    decision_id TEXT,
+    epoch BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    lease_until BIGINT NOT NULL,
+    takeovers BIGINT NOT NULL DEFAULT 0,
+    spoken TEXT,
+    created_at BIGINT NOT NULL,
+    ended_at BIGINT
+);
+
+CREATE UNIQUE INDEX claims_one_open ON claims (workspace_id) WHERE state = 'open';
+CREATE INDEX claims_lapsing ON claims (lease_until) WHERE state = 'open';
+CREATE INDEX claims_by_workspace ON claims (workspace_id, id);
+
+CREATE TABLE claim_steps (
+    claim_id TEXT COLLATE "C" NOT NULL REFERENCES claims (id),
+    number BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    state TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    detail TEXT,
+    begun_at BIGINT NOT NULL,
+    ended_at BIGINT,
+    PRIMARY KEY (claim_id, number)
+);
+
+-- What a committed step owes the world.
+CREATE TABLE outbox (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    workspace_id TEXT COLLATE "C" NOT NULL REFERENCES workspaces (id),
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts BIGINT NOT NULL DEFAULT 0,
+    due_at BIGINT NOT NULL,
+    last_error TEXT,
+    created_at BIGINT NOT NULL,
+    ended_at BIGINT
+);
+
+CREATE INDEX outbox_due ON outbox (due_at) WHERE state = 'due';
+CREATE INDEX outbox_by_workspace ON outbox (workspace_id, id);

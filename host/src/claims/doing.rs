@@ -1,0 +1,302 @@
+//! Does one step: journal, provider, journal. What a provider left open is
+//! asked, under a newer fence, and never assumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::plan::Step;
+use super::saga::Halt;
+use super::{Commanded, Host};
+use crate::facts::{Command, CommandKind, Reason};
+use crate::provision::{BoxSpec, BoxToken, Call, DispatchError, Fence};
+use crate::store::{Begin, Begun, Claim, Effects, Hold, OwedStop, StepState, TokenHash};
+
+/// How often a step is begun anew because something newer, not a new holder, came before its call.
+const OVERTAKEN: u32 = 5;
+
+/// How often a child that has a claim of its own is asked again, and the pause between.
+const CHILD_TRIES: u32 = 50;
+const CHILD_PAUSE: Duration = Duration::from_millis(200);
+
+/// What became of a step.
+pub(super) enum Over {
+    /// Done, or nothing was to be done, or what it left behind is owed.
+    Done,
+    Failed(Reason),
+}
+
+/// One holder's hands.
+pub(super) struct Doing<'a> {
+    host: &'a Arc<Host>,
+    hold: &'a Hold,
+    /// Of the new box: one for all attempts of this holder.
+    token: Option<BoxToken>,
+}
+
+impl<'a> Doing<'a> {
+    pub(super) fn new(host: &'a Arc<Host>, hold: &'a Hold) -> Self {
+        Self { host, hold, token: None }
+    }
+
+    pub(super) fn hold(&self) -> &Hold {
+        self.hold
+    }
+
+    pub(super) async fn step(&mut self, claim: &Claim, step: Step) -> Result<Over, Halt> {
+        match step {
+            Step::StopOld => self.stop_old(claim).await,
+            Step::WriteProvider => self.put_provider(step, claim.new_provider.as_deref()).await,
+            Step::StartNew => self.start_new(claim).await,
+            Step::PauseChildren => self.children(step, CommandKind::Pause).await,
+            Step::ResumeChildren => self.children(step, CommandKind::Resume).await,
+            // No plan has these as a step forwards.
+            Step::Fence | Step::StopNew | Step::RestoreProvider => Ok(Over::Done),
+        }
+    }
+
+    /// Does an undoing step; what it could not stop is owed.
+    pub(super) async fn undo(&mut self, claim: &Claim, step: Step) -> Result<Option<OwedStop>, Halt> {
+        match step {
+            Step::StopNew => self.stop_new(claim).await,
+            Step::RestoreProvider => {
+                self.put_provider(step, claim.old_provider.as_deref()).await?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The instances of the workspace that run at a provider, once nothing older
+    /// can happen there. None: it does not answer.
+    pub(super) async fn fence(&self, provider: &str) -> Result<Option<Vec<String>>, Halt> {
+        for _ in 0..OVERTAKEN {
+            let begun = self.begin(Step::Fence, None).await?;
+            match self.host.dispatcher.fence(provider, &self.call(Step::Fence, begun, provider)).await {
+                Ok(boxes) => {
+                    let running: Vec<_> = boxes.into_iter().map(|b| b.instance_id).collect();
+                    let detail = format!("{provider} runs: {}", listed(&running));
+                    self.finish(begun, StepState::Done, &detail, Effects::default()).await?;
+                    return Ok(Some(running));
+                }
+                Err(DispatchError::Stale { .. }) => {}
+                // What nobody is configured to reach, nobody can have started.
+                Err(DispatchError::UnknownProvider(e)) => {
+                    self.finish(begun, StepState::Skipped, &e.to_string(), Effects::default()).await?;
+                    return Ok(Some(Vec::new()));
+                }
+                Err(e) => {
+                    self.finish(begun, StepState::Exhausted, &e.to_string(), Effects::default()).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The box that an older holder's start has made is the claim's new box.
+    pub(super) async fn adopt(&self, claim: &Claim) -> Result<(), Halt> {
+        let line = claim.steps.iter().rev().find(|line| line.step == Step::StartNew.as_str());
+        let Some(line) = line.filter(|line| line.state == StepState::Begun) else { return Ok(()) };
+        let begun = Begun { number: line.number, seq: line.seq };
+        self.finish(begun, StepState::Done, "it runs; taken over", Effects::default()).await
+    }
+
+    async fn stop_old(&self, claim: &Claim) -> Result<Over, Halt> {
+        let (Some(provider), Some(instance)) = (&claim.old_provider, &claim.old_instance_id) else {
+            return Ok(Over::Done);
+        };
+        let left = OwedStop { provider: provider.clone(), instance_id: instance.clone() };
+        let (begun, stopped) = self.stop(Step::StopOld, &left).await?;
+        let gone = Effects { box_gone: true, ..Effects::default() };
+        match stopped {
+            Ok(()) => self.finish(begun, StepState::Done, instance, gone).await?,
+            Err(why) => {
+                let effects = Effects { left: Some(&left), ..gone };
+                self.finish(begun, StepState::Exhausted, &why, effects).await?;
+            }
+        }
+        Ok(Over::Done)
+    }
+
+    async fn stop_new(&self, claim: &Claim) -> Result<Option<OwedStop>, Halt> {
+        let (Some(provider), Some(instance)) = (&claim.new_provider, &claim.new_instance_id) else {
+            return Ok(None);
+        };
+        if self.host.dispatcher.check(provider).is_err() {
+            return Ok(None);
+        }
+        let left = OwedStop { provider: provider.clone(), instance_id: instance.clone() };
+        let (begun, stopped) = self.stop(Step::StopNew, &left).await?;
+        match stopped {
+            Ok(()) => {
+                self.finish(begun, StepState::Done, instance, Effects::default()).await?;
+                Ok(None)
+            }
+            Err(why) => {
+                // Owed here and now: the end is another transaction, and may be another host's.
+                let effects = Effects { left: Some(&left), ..Effects::default() };
+                self.finish(begun, StepState::Exhausted, &why, effects).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Stops one box; the error says why it may still run.
+    async fn stop(&self, step: Step, what: &OwedStop) -> Result<(Begun, Result<(), String>), Halt> {
+        let mut begun = self.begin(step, None).await?;
+        let mut why = String::new();
+        for _ in 0..OVERTAKEN {
+            let call = self.call(step, begun, "");
+            match self.host.dispatcher.stop(&what.provider, &call, &what.instance_id).await {
+                Ok(_) => return Ok((begun, Ok(()))),
+                Err(DispatchError::Stale { accepted }) => {
+                    why = format!("overtaken by {accepted}");
+                    begun = self.begin(step, None).await?;
+                }
+                Err(e) => {
+                    why = e.to_string();
+                    break;
+                }
+            }
+        }
+        // It may have been done all the same.
+        let running = self.fence(&what.provider).await?;
+        let gone = running.is_some_and(|running| !running.contains(&what.instance_id))
+            && self.host.dispatcher.check(&what.provider).is_ok();
+        Ok((begun, if gone { Ok(()) } else { Err(why) }))
+    }
+
+    async fn put_provider(&self, step: Step, provider: Option<&str>) -> Result<Over, Halt> {
+        let begun = self.begin(step, None).await?;
+        let effects = Effects { provider: Some(provider), ..Effects::default() };
+        self.finish(begun, StepState::Done, provider.unwrap_or("none"), effects).await?;
+        Ok(Over::Done)
+    }
+
+    async fn start_new(&mut self, claim: &Claim) -> Result<Over, Halt> {
+        let Some(provider) = &claim.new_provider else { return Ok(Over::Done) };
+        // Named by its epoch: what an older holder started has another name.
+        let instance = format!("{}-e{}", self.hold.workspace_id, self.hold.epoch);
+        let token = self.token()?;
+        let spec = self.spec(&token).await?;
+        for _ in 0..OVERTAKEN {
+            let begun = self.begin(Step::StartNew, Some((&instance, &TokenHash::of(&token.0)))).await?;
+            let call = self.call(Step::StartNew, begun, "");
+            let failed = match self.host.dispatcher.start(provider, &call, &instance, &spec).await {
+                Ok(_) => None,
+                Err(DispatchError::Stale { .. }) => continue,
+                Err(DispatchError::Exhausted { why, .. }) => match self.fence(provider).await? {
+                    Some(running) if running.contains(&instance) => None,
+                    Some(_) => Some(format!("{provider} did not start it: {why}")),
+                    None => Some(format!("{provider} does not say whether it runs: {why}")),
+                },
+                Err(e) => Some(e.to_string()),
+            };
+            let Some(why) = failed else {
+                self.finish(begun, StepState::Done, &instance, Effects::default()).await?;
+                return Ok(Over::Done);
+            };
+            self.finish(begun, StepState::Failed, &why, Effects::default()).await?;
+            return Ok(Over::Failed(Reason::new("start-new-failed", why)));
+        }
+        // Newer calls keep coming: somebody else is at work here.
+        Err(Halt::GiveUp)
+    }
+
+    /// Each child by a claim of its own; one that is busy is asked again for a while.
+    async fn children(&self, step: Step, kind: CommandKind) -> Result<Over, Halt> {
+        let begun = self.begin(step, None).await?;
+        let along = self.host.store.children(&self.hold.workspace_id, kind == CommandKind::Resume).await?;
+        let (mut taken, mut left) = (0, Vec::new());
+        for child in along {
+            match self.child(&child, kind).await? {
+                None => taken += 1,
+                Some(why) => left.push(format!("{child}: {why}")),
+            }
+        }
+        let mut detail = format!("{taken} taken along");
+        if !left.is_empty() {
+            detail = format!("{detail}; left: {}", left.join("; "));
+        }
+        self.finish(begun, StepState::Done, &detail, Effects::default()).await?;
+        Ok(Over::Done)
+    }
+
+    /// Why the child was left as it is, if it was.
+    async fn child(&self, id: &str, kind: CommandKind) -> Result<Option<String>, Halt> {
+        let command = Command { command: kind, actor: "claim".to_owned(), ..Command::remove() };
+        for _ in 0..CHILD_TRIES {
+            let asked = self.host.command(id, &command, Some(&self.hold.claim_id)).await;
+            match asked.map_err(|e| {
+                tracing::warn!(workspace.id = id, "{e}");
+                Halt::GiveUp
+            })? {
+                Commanded::Claimed(_) | Commanded::Unknown => return Ok(None),
+                // It is there already.
+                Commanded::NoEdge(_) => return Ok(None),
+                Commanded::Denied { decision, .. } => {
+                    return Ok(Some(format!("denied, decision {}", decision.id)));
+                }
+                Commanded::Busy { .. } | Commanded::Outran => sleep(CHILD_PAUSE).await,
+            }
+        }
+        Ok(Some("another claim is open on it".to_owned()))
+    }
+
+    fn token(&mut self) -> Result<BoxToken, Halt> {
+        if self.token.is_none() {
+            let minted = BoxToken::mint();
+            self.token = Some(minted.map_err(|e| {
+                tracing::error!("no randomness for a token: {e}");
+                Halt::GiveUp
+            })?);
+        }
+        self.token.clone().ok_or(Halt::GiveUp)
+    }
+
+    async fn spec(&self, token: &BoxToken) -> Result<BoxSpec, Halt> {
+        let view = self.host.store.view(&self.hold.workspace_id).await?.ok_or(Halt::Lost)?;
+        Ok(BoxSpec {
+            kind: view.workspace.kind,
+            runtime: view.workspace.runtime,
+            tier: view.tier,
+            labels: view.workspace.labels,
+            persistent_volume: view.workspace.persistent_volume,
+            registry_url: self.host.registry_url.clone(),
+            token: token.clone(),
+        })
+    }
+
+    async fn begin(&self, step: Step, new_box: Option<(&str, &TokenHash)>) -> Result<Begun, Halt> {
+        let begin = Begin { step: step.as_str(), new_box, lease_ms: self.host.config.lease_ms };
+        self.host.store.begin_step(self.hold, &begin).await?.ok_or(Halt::Lost)
+    }
+
+    async fn finish(
+        &self,
+        begun: Begun,
+        state: StepState,
+        detail: &str,
+        effects: Effects<'_>,
+    ) -> Result<(), Halt> {
+        let held =
+            self.host.store.finish_step(self.hold, begun.number, state, Some(detail), &effects).await?;
+        if held { Ok(()) } else { Err(Halt::Lost) }
+    }
+
+    /// One key for each step of each holder (and, of a fence, each question).
+    fn call(&self, step: Step, begun: Begun, what: &str) -> Call {
+        let Hold { claim_id, workspace_id, epoch } = self.hold;
+        let key = match step {
+            Step::Fence => format!("{claim_id}.{epoch}.{step}.{}.{what}", begun.seq),
+            _ => format!("{claim_id}.{epoch}.{step}"),
+        };
+        Call { workspace_id: workspace_id.clone(), fence: Fence { epoch: *epoch, seq: begun.seq }, key }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}

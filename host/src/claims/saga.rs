@@ -1,0 +1,266 @@
+//! Walks a plan: forwards from where the journal ends, and back where a step
+//! failed. It decides how the claim ends; `open` writes that.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Host;
+use super::doing::{Doing, Over};
+use super::open::OpenClaim;
+use super::plan::{self, Plan, Planned, Step, Undo};
+use crate::facts::{Cause, Reason};
+use crate::machine::{CauseKind, Status};
+use crate::store::{Claim, ClaimState, Ending, Hold, OwedStop, StepState, StoreError};
+
+/// How a walk ends.
+pub(super) enum Verdict {
+    Commit,
+    /// Everything that could be undone is; `reason` is why.
+    Back {
+        reason: Reason,
+        owed: Vec<OwedStop>,
+    },
+}
+
+/// Why a walk stops before its end.
+pub(super) enum Halt {
+    /// The claim is another's, or superseded.
+    Lost,
+    /// The database or a provider does not answer: the lease will lapse, and the next holder fences first.
+    GiveUp,
+    /// The host is stopping.
+    Stopping,
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a claim is left to its lease");
+        Halt::GiveUp
+    }
+}
+
+/// Carries a claim out, from wherever it is, to its end.
+pub(super) fn carry_out(host: Arc<Host>, hold: Hold, taken_over: bool) -> BoxFuture<'static, ()> {
+    // A box, because a saga opens claims of its own, which are carried out by this.
+    Box::pin(async move {
+        let open = OpenClaim::new(host.clone(), hold.clone());
+        let lost = CancellationToken::new();
+        let renewal = tokio::spawn(renew(host.clone(), hold.clone(), lost.clone()));
+        let mut saga = Saga { doing: Doing::new(&host, open.hold()), host: &host };
+        let walked = tokio::select! {
+            walked = saga.walk(taken_over) => walked,
+            () = lost.cancelled() => Err(Halt::Lost),
+            () = host.stop.cancelled() => Err(Halt::Stopping),
+        };
+        match walked {
+            Ok((verdict, claim, status)) => finish(&host, open, &claim, status, verdict).await,
+            Err(Halt::Lost) => open.lost(),
+            Err(Halt::GiveUp) => open.give_up(),
+            Err(Halt::Stopping) => open.release().await,
+        }
+        renewal.abort();
+        host.ended.notify_waiters();
+    })
+}
+
+/// Renews the lease until it is lost. A database that does not answer is asked again.
+async fn renew(host: Arc<Host>, hold: Hold, lost: CancellationToken) {
+    let lease = host.config.lease_ms;
+    loop {
+        sleep(Duration::from_millis((lease / 3).max(10))).await;
+        if matches!(host.store.renew_claim(&hold, lease).await, Ok(false)) {
+            lost.cancel();
+            return;
+        }
+    }
+}
+
+async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status, verdict: Verdict) {
+    let Some(ending) = ending(claim, status, verdict) else { return open.give_up() };
+    let workspace_id = claim.workspace_id.clone();
+    host.metrics.claim_ended(&claim.kind, ending.state.as_str());
+    tracing::info!(
+        claim.id = claim.id,
+        claim.epoch = claim.epoch,
+        claim.state = ending.state.as_str(),
+        workspace.id = workspace_id,
+        "a {} ended",
+        claim.kind
+    );
+    let spoken = open.end(&ending).await;
+    host.ended.notify_waiters();
+    // The new box has spoken before the claim ended: nobody waits for its next heartbeat.
+    let Some(cause) = spoken.and_then(|said| serde_json::from_str::<Cause>(&said).ok()) else { return };
+    if let Err(error) = host.advance.workspace(&workspace_id, &cause, None).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(
+            error,
+            workspace.id = workspace_id,
+            "judging what a new box said; it will say it again"
+        );
+    }
+}
+
+/// What is written at the end. None: the table has no way back, which it always has.
+fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>> {
+    let done = |step: Step| is_over(claim, step) && was_done(claim, step);
+    let stopped = done(Step::StopOld);
+    match verdict {
+        Verdict::Commit => {
+            let provider = if done(Step::WriteProvider) { &claim.new_provider } else { &claim.old_provider };
+            let started = done(Step::StartNew);
+            let instance_id = match (started, stopped) {
+                (true, _) => claim.new_instance_id.as_deref(),
+                (false, true) => None,
+                (false, false) => claim.old_instance_id.as_deref(),
+            };
+            let (state, transition) = (ClaimState::Committed, None);
+            Some(Ending { state, transition, provider: provider.as_deref(), instance_id, owed: Vec::new() })
+        }
+        Verdict::Back { reason, owed } => {
+            let untrue = claim.kind == plan::CREATE || cannot_be_undone(claim);
+            let (state, to) = match untrue {
+                true => (ClaimState::Failed, Status::Failed),
+                false => (ClaimState::RolledBack, claim.prior_status),
+            };
+            let edge = status.edge(CauseKind::ClaimEnded, "").ok()?;
+            let transition = Some((edge.back_to(to).ok()?, reason));
+            let instance_id = if stopped { None } else { claim.old_instance_id.as_deref() };
+            Some(Ending { state, transition, provider: claim.old_provider.as_deref(), instance_id, owed })
+        }
+    }
+}
+
+fn plan_of(claim: &Claim) -> Plan {
+    plan::plan_of(&claim.kind).unwrap_or(&[])
+}
+
+fn cannot_be_undone(claim: &Claim) -> bool {
+    let mut cannot = plan_of(claim).iter().filter(|planned| planned.undo == Undo::Cannot);
+    cannot.any(|planned| was_done(claim, planned.step))
+}
+
+/// The last line of the journal about this step.
+fn last(claim: &Claim, step: Step) -> Option<StepState> {
+    claim.steps.iter().rev().find(|line| line.step == step.as_str()).map(|line| line.state)
+}
+
+fn is_over(claim: &Claim, step: Step) -> bool {
+    matches!(last(claim, step), Some(StepState::Done | StepState::Skipped | StepState::Exhausted))
+}
+
+fn was_done(claim: &Claim, step: Step) -> bool {
+    matches!(last(claim, step), Some(StepState::Done | StepState::Exhausted))
+}
+
+struct Saga<'a> {
+    host: &'a Arc<Host>,
+    doing: Doing<'a>,
+}
+
+impl Saga<'_> {
+    /// The verdict, the claim as it then is, and the status that it holds the row in.
+    async fn walk(&mut self, taken_over: bool) -> Result<(Verdict, Claim, Status), Halt> {
+        let (mut claim, status) = self.read().await?;
+        if taken_over {
+            if let Some(verdict) = self.fence_off(&claim).await? {
+                let (claim, status) = self.read().await?;
+                return Ok((verdict, claim, status));
+            }
+            (claim, _) = self.read().await?;
+        }
+        let verdict = match failure(&claim) {
+            Some(reason) => self.back(reason).await?,
+            None => self.forth(&claim).await?,
+        };
+        let (claim, _) = self.read().await?;
+        Ok((verdict, claim, status))
+    }
+
+    async fn read(&self) -> Result<(Claim, Status), Halt> {
+        let hold = self.doing.hold();
+        let claim = self.host.store.claim(&hold.claim_id).await?.ok_or(Halt::Lost)?;
+        if claim.state != ClaimState::Open || claim.epoch != hold.epoch {
+            return Err(Halt::Lost);
+        }
+        let row = self.host.store.snapshot(&hold.workspace_id).await?.ok_or(Halt::Lost)?;
+        Ok((claim, row.workspace.status))
+    }
+
+    async fn forth(&mut self, claim: &Claim) -> Result<Verdict, Halt> {
+        for Planned { step, .. } in plan_of(claim) {
+            if is_over(claim, *step) {
+                continue;
+            }
+            if let Over::Failed(reason) = self.doing.step(claim, *step).await? {
+                return self.back(reason).await;
+            }
+        }
+        Ok(Verdict::Commit)
+    }
+
+    /// Undoes, last first, what was done or may have been.
+    async fn back(&mut self, reason: Reason) -> Result<Verdict, Halt> {
+        let (claim, _) = self.read().await?;
+        let mut owed = Vec::new();
+        for Planned { step, undo } in plan_of(&claim).iter().rev() {
+            let begun = last(&claim, *step).is_some_and(|state| state != StepState::Skipped);
+            let Undo::By(undo) = undo else { continue };
+            if begun && !is_over(&claim, *undo) {
+                owed.extend(self.doing.undo(&claim, *undo).await?);
+            }
+        }
+        Ok(Verdict::Back { reason, owed })
+    }
+
+    /// Before anything else of a takeover: no call of an older epoch can happen
+    /// any more. A start that was under way either has happened, and its box is
+    /// adopted, or never will.
+    async fn fence_off(&mut self, claim: &Claim) -> Result<Option<Verdict>, Halt> {
+        let mut touched = BTreeSet::new();
+        if claim.old_instance_id.is_some() {
+            touched.extend(claim.old_provider.clone());
+        }
+        if claim.new_instance_id.is_some() {
+            touched.extend(claim.new_provider.clone());
+        }
+        for provider in touched {
+            let Some(running) = self.doing.fence(&provider).await? else {
+                return self.unreachable(claim, &provider);
+            };
+            let adopted = claim.new_instance_id.as_ref().filter(|new| running.contains(new));
+            if adopted.is_some() && claim.new_provider.as_ref() == Some(&provider) {
+                self.doing.adopt(claim).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// A provider that can't be fenced: later again; in the end the outbox owes what may run.
+    fn unreachable(&self, claim: &Claim, provider: &str) -> Result<Option<Verdict>, Halt> {
+        if claim.takeovers < self.host.config.takeovers {
+            return Err(Halt::GiveUp);
+        }
+        let stop = |provider: &Option<String>, instance: &Option<String>| {
+            Some(OwedStop { provider: provider.clone()?, instance_id: instance.clone()? })
+        };
+        let mut owed: Vec<_> = stop(&claim.new_provider, &claim.new_instance_id).into_iter().collect();
+        if last(claim, Step::StopOld).is_some() {
+            owed.extend(stop(&claim.old_provider, &claim.old_instance_id));
+        }
+        let detail = format!("provider {provider} did not answer over {} takeovers", claim.takeovers);
+        Ok(Some(Verdict::Back { reason: Reason::new("provider-unreachable", detail), owed }))
+    }
+}
+
+/// Why the claim is on its way back already, if it is.
+fn failure(claim: &Claim) -> Option<Reason> {
+    let failed = claim.steps.iter().rev().find(|line| line.state == StepState::Failed)?;
+    let detail = failed.detail.clone().unwrap_or_else(|| "no more is known".to_owned());
+    Some(Reason::new(format!("{}-failed", failed.step.replace('_', "-")), detail))
+}

@@ -1,0 +1,104 @@
+//! `sprag claim …`: what became of a command, step by step.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::Host;
+
+/// Seconds that one question waits for news.
+const PATIENCE: u32 = 1;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show a claim and its steps
+    Show {
+        id: String,
+        /// Show each step as it happens, until the claim has ended
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        host: Host,
+    },
+    /// List a workspace's claims, newest first
+    List {
+        /// The workspace's id
+        workspace: String,
+        #[command(flatten)]
+        host: Host,
+    },
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Show { id, wait: true, host } => follow(id, host).await,
+        Verb::Show { id, wait: false, host } => {
+            let claim = host.call(Method::GET, &format!("claims/{id}"), |r| r).await?;
+            let steps = claim["steps"].as_array().into_iter().flatten();
+            let steps: Vec<_> = steps.map(step_line).collect();
+            super::print(&format!("{}{}", claim_line(&claim), steps.concat()))
+        }
+        Verb::List { workspace, host } => {
+            let claims = host.call(Method::GET, &format!("workspaces/{workspace}/claims"), |r| r).await?;
+            let lines: Vec<_> = claims.as_array().into_iter().flatten().map(claim_line).collect();
+            super::print(&lines.concat())
+        }
+    }
+}
+
+/// Prints each step once it is over, and then how the claim ended. A claim that
+/// did not commit is exit code 1.
+pub(super) async fn follow(id: &str, host: &Host) -> anyhow::Result<ExitCode> {
+    let mut shown = BTreeSet::new();
+    loop {
+        let claim = host
+            .call(Method::GET, &format!("claims/{id}"), |r| r.header("prefer", format!("wait={PATIENCE}")))
+            .await?;
+        let over = claim["state"] != "open";
+        for (number, step) in claim["steps"].as_array().into_iter().flatten().enumerate() {
+            if step["state"] != "begun" && shown.insert(number) {
+                super::print(&step_line(step))?;
+            }
+        }
+        if over {
+            super::print(&claim_line(&claim))?;
+            let committed = claim["state"] == "committed";
+            return Ok(if committed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+}
+
+fn claim_line(claim: &Value) -> String {
+    let text = |key: &str| claim[key].as_str().unwrap_or("-").to_owned();
+    let because = claim["reason"]["detail"].as_str().or(claim["reason"]["code"].as_str());
+    let because = because.map_or(String::new(), |why| format!("  {why}"));
+    format!(
+        "{}  {}  {:<15} {:<11} {}{because}\n",
+        text("id"),
+        text("created_at"),
+        text("kind"),
+        text("state"),
+        text("actor")
+    )
+}
+
+fn step_line(step: &Value) -> String {
+    let text = |key: &str| step[key].as_str().unwrap_or("-").to_owned();
+    let detail = step["detail"].as_str().unwrap_or_default();
+    format!(
+        "  {}  {:<16} {:<9} {:>6}  {detail}\n",
+        text("begun_at"),
+        text("step"),
+        text("state"),
+        text("fence")
+    )
+}

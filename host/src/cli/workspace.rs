@@ -1,0 +1,162 @@
+//! `sprag workspace …`: what an operator does to a workspace, from the shell.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::claim;
+use super::client::Host;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List workspaces, oldest first
+    List {
+        #[command(flatten)]
+        host: Host,
+    },
+    /// Show a workspace as JSON
+    Show {
+        id: String,
+        #[command(flatten)]
+        host: Host,
+    },
+    /// Create a workspace; with a provider, its first box is started
+    Create {
+        name: String,
+        #[arg(long)]
+        kind: Option<String>,
+        #[arg(long)]
+        runtime: Option<String>,
+        /// A configured provider
+        #[arg(long)]
+        provider: Option<String>,
+        #[arg(long)]
+        parent: Option<String>,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Stop the box and start a new one
+    Restart(Commanded),
+    /// Stop the box until it is resumed, with all below it
+    Pause(Commanded),
+    /// Start what was paused, with what was paused along
+    Resume(Commanded),
+    /// Start what hibernates
+    Wake(Commanded),
+    /// Stop the box until it is woken
+    Hibernate(Commanded),
+    /// Move to another provider
+    SwitchProvider {
+        /// A configured provider
+        #[arg(long)]
+        to: String,
+        /// What a persistent volume holds may be lost
+        #[arg(long)]
+        confirm_data_loss: bool,
+        #[command(flatten)]
+        commanded: Commanded,
+    },
+    /// Remove a workspace with all below it; it never comes back
+    Remove {
+        id: String,
+        #[command(flatten)]
+        host: Host,
+    },
+}
+
+#[derive(clap::Args)]
+struct Commanded {
+    id: String,
+    /// Although the agent has tasks running
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+#[derive(clap::Args)]
+struct Watch {
+    /// Show each step as it happens, until the claim has ended
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    host: Host,
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::List { host } => {
+            let all = host.call(Method::GET, "workspaces", |r| r.query(&[("limit", "500")])).await?;
+            let lines: Vec<_> = all.as_array().into_iter().flatten().map(line).collect();
+            super::print(&lines.concat())
+        }
+        Verb::Show { id, host } => {
+            let row = host.call(Method::GET, &format!("workspaces/{id}"), |r| r).await?;
+            super::print(&format!("{row:#}\n"))
+        }
+        Verb::Create { name, kind, runtime, provider, parent, watch } => {
+            let body = json!({
+                "name": name, "kind": kind, "runtime": runtime, "provider": provider, "parent_id": parent,
+            });
+            let made = watch.host.call(Method::POST, "workspaces", |r| r.json(&body)).await?;
+            super::print(&format!("{made:#}\n"))?;
+            watch.claim(made["claim_id"].as_str()).await
+        }
+        Verb::Restart(commanded) => commanded.send("restart", json!({})).await,
+        Verb::Pause(commanded) => commanded.send("pause", json!({})).await,
+        Verb::Resume(commanded) => commanded.send("resume", json!({})).await,
+        Verb::Wake(commanded) => commanded.send("wake", json!({})).await,
+        Verb::Hibernate(commanded) => commanded.send("hibernate", json!({})).await,
+        Verb::SwitchProvider { to, confirm_data_loss, commanded } => {
+            let body = json!({ "provider": to, "confirm_data_loss": confirm_data_loss });
+            commanded.send("switch-provider", body).await
+        }
+        Verb::Remove { id, host } => {
+            let gone = host.call(Method::DELETE, &format!("workspaces/{id}"), |r| r).await?;
+            super::print(&format!("{} removed\n", gone["removed"]))
+        }
+    }
+}
+
+impl Commanded {
+    async fn send(&self, command: &str, mut body: Value) -> anyhow::Result<ExitCode> {
+        body["force"] = self.force.into();
+        let path = format!("workspaces/{}/{command}", self.id);
+        let claim = self.watch.host.call(Method::POST, &path, |r| r.json(&body)).await?;
+        if let Some(detail) = claim["detail"].as_str() {
+            return super::print(&format!("{detail}\n"));
+        }
+        super::print(&format!("claim {}\n", claim["id"].as_str().unwrap_or("-")))?;
+        self.watch.claim(claim["id"].as_str()).await
+    }
+}
+
+impl Watch {
+    async fn claim(&self, id: Option<&str>) -> anyhow::Result<ExitCode> {
+        match id {
+            Some(id) if self.wait => claim::follow(id, &self.host).await,
+            _ => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn line(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    format!(
+        "{}  {:<14} {:<10} {:<12} {:<10} {}\n",
+        text("id"),
+        text("status"),
+        text("kind"),
+        text("runtime"),
+        text("provider"),
+        text("name")
+    )
+}

@@ -1,0 +1,255 @@
+//! The journal: what a claim is about to do, and what became of it.
+
+use super::types::{Begin, Begun, Claim, Effects, Hold, JournaledStep, StepState};
+use super::{owe, reason, status};
+use crate::store::error::StoreError;
+use crate::store::pool::{Store, Tx};
+use crate::store::rows::{At, count, text};
+use crate::store::{events, tokens};
+
+const NEXT_FENCE_OF_CLAIM: &str = "
+    UPDATE workspaces SET fence_seq = fence_seq + 1 WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3
+    RETURNING fence_seq";
+
+const NEXT_FENCE: &str = "
+    UPDATE workspaces SET fence_seq = fence_seq + 1 WHERE id = $1 RETURNING claim_epoch, fence_seq";
+
+const RENEW_AND_NAME: &str = "
+    UPDATE claims SET lease_until = (SELECT now FROM clock) + $2,
+        new_instance_id = COALESCE($3, new_instance_id)
+    WHERE id = $1 AND state = 'open'";
+
+const NEXT_NUMBER: &str = "SELECT COALESCE(MAX(number), 0) + 1 FROM claim_steps WHERE claim_id = $1";
+
+const BEGIN: &str = "
+    INSERT INTO claim_steps (claim_id, number, step, state, epoch, seq, begun_at)
+    SELECT $1, $2, $3, 'begun', $4, $5, clock.now FROM clock";
+
+const HOLD: &str = "
+    UPDATE workspaces SET fence_seq = fence_seq WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3
+    RETURNING version";
+
+const FINISH: &str = "
+    UPDATE claim_steps SET state = $3, detail = $4, ended_at = (SELECT now FROM clock)
+    WHERE claim_id = $1 AND number = $2";
+
+const PUT_PROVIDER: &str = "UPDATE workspaces SET provider = $2, instance_id = NULL WHERE id = $1";
+
+const BOX_GONE: &str = "UPDATE workspaces SET instance_id = NULL WHERE id = $1";
+
+/// All but those of the claim's new box: also what an operator was handed.
+const REVOKE_OLD: &str = "
+    UPDATE tokens SET revoked_at = (SELECT now FROM clock)
+    WHERE workspace_id = $1 AND revoked_at IS NULL AND COALESCE(instance_id, '') <> COALESCE(
+        (SELECT new_instance_id FROM claims WHERE id = $2), '-')";
+
+macro_rules! claim {
+    () => {
+        "SELECT id, workspace_id, parent_claim_id, kind, actor, prior_status, old_provider, old_instance_id,
+        new_provider, new_instance_id, state, reason_code, reason_detail, decision_id, epoch, takeovers,
+        created_at, ended_at FROM claims "
+    };
+}
+
+const CLAIM: &str = concat!(claim!(), "WHERE id = $1");
+
+const CLAIMS_OF: &str = concat!(claim!(), "WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+
+const STEPS: &str = "
+    SELECT number, step, state, epoch, seq, detail, begun_at, ended_at FROM claim_steps
+    WHERE claim_id = $1 ORDER BY number";
+
+/// Children that the last pause of their parent took along, or (of a pause) all.
+const CHILDREN: &str = "SELECT id FROM workspaces WHERE parent_id = $1 AND status <> 'removed' ORDER BY id";
+
+const TAKEN_ALONG: &str = "
+    SELECT w.id FROM workspaces AS w WHERE w.parent_id = $1 AND w.status = 'paused' AND EXISTS (
+        SELECT 1 FROM claims AS c WHERE c.workspace_id = w.id AND c.parent_claim_id IS NOT NULL
+        AND c.id = (SELECT MAX(id) FROM claims AS l WHERE l.workspace_id = w.id)
+    ) ORDER BY w.id";
+
+impl Store {
+    /// Journals that a step is about to be done, and draws the fence of its
+    /// call. None: the claim is no longer this holder's.
+    pub async fn begin_step(&self, hold: &Hold, begin: &Begin<'_>) -> Result<Option<Begun>, StoreError> {
+        let mut tx = self.begin().await?;
+        let (id, claim, epoch) = (text(&hold.workspace_id), text(&hold.claim_id), count(hold.epoch));
+        let fence =
+            fetch_optional!(tx.on(), (i64,), NEXT_FENCE_OF_CLAIM, id.as_ref(), claim.as_ref(), epoch)?;
+        let Some((seq,)) = fence else { return Ok(None) };
+        let named = begin.new_box.map(|(instance, _)| instance);
+        if execute!(tx.on(), RENEW_AND_NAME, claim.as_ref(), count(begin.lease_ms), named)? == 0 {
+            tx.roll_back().await?;
+            return Ok(None);
+        }
+        if let Some((instance, token)) = begin.new_box {
+            tokens::insert_for_box(&mut tx, &id, token, instance).await?;
+        }
+        let number = fetch_optional!(tx.on(), (i64,), NEXT_NUMBER, claim.as_ref())?;
+        let number = number.map_or(1, |(number,)| number);
+        execute!(tx.on(), BEGIN, claim.as_ref(), number, begin.step, epoch, seq)?;
+        tx.commit().await?;
+        let seq = At { table: "workspaces", id: &id }.number("fence_seq", seq)?;
+        Ok(Some(Begun { number, seq }))
+    }
+
+    /// Journals what became of a step, with what it changed. False: the claim
+    /// is no longer this holder's, and nothing is written.
+    pub async fn finish_step(
+        &self,
+        hold: &Hold,
+        number: i64,
+        state: StepState,
+        detail: Option<&str>,
+        effects: &Effects<'_>,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let (id, claim, epoch) = (text(&hold.workspace_id), text(&hold.claim_id), count(hold.epoch));
+        let held = fetch_optional!(tx.on(), (i64,), HOLD, id.as_ref(), claim.as_ref(), epoch)?;
+        let Some((version,)) = held else { return Ok(false) };
+        execute!(tx.on(), FINISH, claim.as_ref(), number, state.as_str(), detail.map(text))?;
+        apply(&mut tx, hold, version, effects).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// A fence for a call that belongs to no claim. None: no such workspace.
+    pub async fn next_fence(&self, workspace_id: &str) -> Result<Option<(u64, u64)>, StoreError> {
+        let row = fetch_optional!(self.write(), (i64, i64), NEXT_FENCE, text(workspace_id))?;
+        let at = At { table: "workspaces", id: workspace_id };
+        row.map(|(epoch, seq)| Ok((at.number("claim_epoch", epoch)?, at.number("fence_seq", seq)?)))
+            .transpose()
+    }
+
+    /// A claim with its journal.
+    pub async fn claim(&self, id: &str) -> Result<Option<Claim>, StoreError> {
+        match fetch_optional!(self.read(), ClaimRow, CLAIM, text(id))? {
+            Some(row) => Ok(Some(self.with_steps(row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A workspace's claims, newest first; `before` is the last id of the page before.
+    pub async fn claims_of(
+        &self,
+        workspace_id: &str,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
+        // Ids are hexadecimal and hyphens: all of them come before this.
+        let before = text(before.unwrap_or("~"));
+        let id = text(workspace_id);
+        let rows = fetch_all!(self.read(), ClaimRow, CLAIMS_OF, id, before, i64::from(limit))?;
+        let mut claims = Vec::with_capacity(rows.len());
+        for row in rows {
+            claims.push(self.with_steps(row).await?);
+        }
+        Ok(claims)
+    }
+
+    /// The direct children that are not removed; only those that a pause of
+    /// their parent has `taken_along`, where that is asked for.
+    pub async fn children(&self, id: &str, taken_along: bool) -> Result<Vec<String>, StoreError> {
+        let sql = if taken_along { TAKEN_ALONG } else { CHILDREN };
+        let rows = fetch_all!(self.read(), (String,), sql, text(id))?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
+    }
+
+    async fn with_steps(&self, row: ClaimRow) -> Result<Claim, StoreError> {
+        let steps = fetch_all!(self.read(), StepRow, STEPS, text(&row.id))?;
+        let at = At { table: "claim_steps", id: &row.id };
+        let steps = steps.into_iter().map(|step| step.read(at)).collect::<Result<_, _>>()?;
+        row.read(steps)
+    }
+}
+
+async fn apply(tx: &mut Tx, hold: &Hold, version: i64, effects: &Effects<'_>) -> Result<(), StoreError> {
+    let id = text(&hold.workspace_id);
+    if let Some(provider) = effects.provider {
+        execute!(tx.on(), PUT_PROVIDER, id.as_ref(), provider.map(text))?;
+    }
+    if effects.box_gone {
+        execute!(tx.on(), BOX_GONE, id.as_ref())?;
+        execute!(tx.on(), REVOKE_OLD, id.as_ref(), text(&hold.claim_id))?;
+    }
+    if let Some(left) = effects.left {
+        events::record_left_box(tx, &id, version, left).await?;
+        owe(tx, &id, left).await?;
+    }
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct ClaimRow {
+    id: String,
+    workspace_id: String,
+    parent_claim_id: Option<String>,
+    kind: String,
+    actor: String,
+    prior_status: String,
+    old_provider: Option<String>,
+    old_instance_id: Option<String>,
+    new_provider: Option<String>,
+    new_instance_id: Option<String>,
+    state: String,
+    reason_code: Option<String>,
+    reason_detail: Option<String>,
+    decision_id: Option<String>,
+    epoch: i64,
+    takeovers: i64,
+    created_at: i64,
+    ended_at: Option<i64>,
+}
+
+impl ClaimRow {
+    fn read(self, steps: Vec<JournaledStep>) -> Result<Claim, StoreError> {
+        let at = At { table: "claims", id: &self.id };
+        Ok(Claim {
+            state: at.parse("state", &self.state, "a state of a claim")?,
+            prior_status: status(at, &self.prior_status)?,
+            epoch: at.number("epoch", self.epoch)?,
+            takeovers: at.number("takeovers", self.takeovers)?,
+            created_at: at.number("created_at", self.created_at)?,
+            ended_at: self.ended_at.map(|t| at.number("ended_at", t)).transpose()?,
+            workspace_id: self.workspace_id,
+            parent_claim_id: self.parent_claim_id,
+            kind: self.kind,
+            actor: self.actor,
+            reason: reason(self.reason_code, self.reason_detail),
+            decision_id: self.decision_id,
+            old_provider: self.old_provider,
+            old_instance_id: self.old_instance_id,
+            new_provider: self.new_provider,
+            new_instance_id: self.new_instance_id,
+            steps,
+            id: self.id,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct StepRow {
+    number: i64,
+    step: String,
+    state: String,
+    epoch: i64,
+    seq: i64,
+    detail: Option<String>,
+    begun_at: i64,
+    ended_at: Option<i64>,
+}
+
+impl StepRow {
+    fn read(self, at: At<'_>) -> Result<JournaledStep, StoreError> {
+        Ok(JournaledStep {
+            state: at.parse("state", &self.state, "a state of a step")?,
+            epoch: at.number("epoch", self.epoch)?,
+            seq: at.number("seq", self.seq)?,
+            begun_at: at.number("begun_at", self.begun_at)?,
+            ended_at: self.ended_at.map(|t| at.number("ended_at", t)).transpose()?,
+            step: self.step,
+            detail: self.detail,
+            number: self.number,
+        })
+    }
+}
