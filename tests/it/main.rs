@@ -8,6 +8,7 @@ mod fail_closed;
 mod golden;
 mod guests;
 mod machine;
+mod provision;
 mod sandbox;
 mod store;
 mod support;

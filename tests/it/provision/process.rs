@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::Value;
-use sprag::provision::{Plugin, ProviderError, Provisioner};
+use sprag::provision::{Plugin, ProviderError};
 
 use super::outside::{AGENT, Kind, Outside, shell};
 use super::{TOKEN, call, refused, running, soon, spec, stale, stopped};
