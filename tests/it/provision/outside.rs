@@ -83,8 +83,8 @@ impl Drop for Outside {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 for left in provider.list().await? {
-                    let last = call(&left.workspace_id, "18446744073709551615.0", "the end");
-                    let _ = provider.stop(&last, &left.instance_id).await;
+                    let last = call(&left.workspace_id, "18446744073709551615.0", "the-end");
+                    provider.stop(&last, &left.instance_id).await?;
                 }
                 anyhow::Ok(())
             })
