@@ -55,7 +55,8 @@ impl FromStr for Fence {
     type Err = NoFence;
 
     fn from_str(text: &str) -> Result<Self, NoFence> {
-        let parts = text.split_once('.').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
+        let parts =
+            text.split_once('.').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
         parts.map(|(epoch, seq)| Self { epoch, seq }).ok_or_else(|| NoFence(text.to_owned()))
     }
 }

@@ -113,7 +113,11 @@ async fn an_agent_leaves_when_it_is_removed_or_not_wanted() {
 
     let agent = stage.agent(&id, &token, "workspace");
     stage.becomes(&id, "online").await;
-    stage.host.call(Method::DELETE, &format!("/workspaces/{id}"), Some(crate::support::host::ADMIN), None).await.ok();
+    stage
+        .host
+        .call(Method::DELETE, &format!("/workspaces/{id}"), Some(crate::support::host::ADMIN), None)
+        .await
+        .ok();
     let (code, said) = ended(agent).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("removed"), "{said}");

@@ -267,7 +267,8 @@ async fn ended_boxes_are_cleared_away_but_for_the_last_ones() {
     let outside = outside();
     let p = outside.provider();
     for n in 0..6 {
-        let (start, stop) = (call("w", &format!("{n}.1"), &format!("s{n}")), call("w", &format!("{n}.2"), &format!("e{n}")));
+        let (start, stop) =
+            (call("w", &format!("{n}.1"), &format!("s{n}")), call("w", &format!("{n}.2"), &format!("e{n}")));
         p.start(&start, &format!("i{n}"), &spec()).await.expect("a start");
         p.stop(&stop, &format!("i{n}")).await.expect("a stop");
     }

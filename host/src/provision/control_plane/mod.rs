@@ -128,7 +128,12 @@ impl ControlPlane {
     }
 
     /// A request that changes something.
-    async fn change(&self, method: Method, path: &[&str], call: &Call) -> Result<RequestBuilder, ProviderError> {
+    async fn change(
+        &self,
+        method: Method,
+        path: &[&str],
+        call: &Call,
+    ) -> Result<RequestBuilder, ProviderError> {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, quoted(&call.key)?);
         let fence = HeaderValue::from_str(&call.fence.to_string());

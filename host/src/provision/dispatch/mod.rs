@@ -2,9 +2,9 @@
 //! of attempts. A repeat goes out under the fence and key of the first attempt,
 //! so it is safe however the first one ended.
 
-mod turns;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

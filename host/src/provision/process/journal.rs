@@ -85,8 +85,7 @@ impl Journal {
     /// A directory that can't be used, or another host that holds on to it.
     pub fn open(&self) -> io::Result<Open> {
         files::make_dir(&self.dir)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(self.dir.join("lock"))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.dir.join("lock"))?;
         let began = Instant::now();
         loop {
             match lock.try_lock() {

@@ -58,9 +58,13 @@ pub enum Word {
     /// Somebody else has the box's lock.
     Held,
     /// A newer call was accepted; nothing was started.
-    Overtaken { accepted: Fence },
+    Overtaken {
+        accepted: Fence,
+    },
     /// Nothing was started, and won't be.
-    Failed { why: String },
+    Failed {
+        why: String,
+    },
 }
 
 /// Runs one box from its start to its end. `dir` is the box's directory.
@@ -110,10 +114,7 @@ async fn begin(place: &Place, job: &Job, lock: &File) -> io::Result<Result<Child
     files::remove(&place.exit_file())?;
     let pid = getpid().as_raw_pid();
     // Before the agent is there, so that it can be stopped from its first moment.
-    files::write(
-        &place.run_file(),
-        &Run { fence: job.fence, key: job.key.clone(), pid, began: began(pid) },
-    )?;
+    files::write(&place.run_file(), &Run { fence: job.fence, key: job.key.clone(), pid, began: began(pid) })?;
     fcntl_setfd(lock, FdFlags::empty())?;
     let spawned = command(place, job).and_then(|mut command| command.spawn());
     match spawned {
