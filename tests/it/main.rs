@@ -3,6 +3,7 @@
 
 mod cases;
 mod cli;
+mod control_plane;
 mod crash;
 mod fail_closed;
 mod golden;
