@@ -158,7 +158,7 @@ async fn an_agent_comes_back_when_its_host_does() {
 async fn the_sample_agent_is_the_default_box() {
     let stage = Stage::new().await;
     let (id, token) = stage.host.create(json!({ "name": "pia", "kind": "platform" })).await;
-    let outside = Outside::new(Kind::Process);
+    let outside = Outside::new(Kind::Process).await;
     let p = outside.process(|settings| {
         settings.command = Vec::new();
         settings.env.insert("SPRAG_HEARTBEAT_MS".to_owned(), "20".to_owned());
