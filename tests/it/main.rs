@@ -3,11 +3,13 @@
 
 mod cases;
 mod cli;
+mod control_plane;
 mod crash;
 mod fail_closed;
 mod golden;
 mod guests;
 mod machine;
+mod provision;
 mod sandbox;
 mod store;
 mod support;

@@ -18,8 +18,8 @@ async fn listed(provider: &dyn Provisioner) -> Vec<String> {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_box_starts_runs_and_stops(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_box_starts_runs_and_stops(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     assert_eq!(p.status("w", "a").await, Ok(stopped("w", "a")), "never was");
     assert_eq!(p.start(&call("w", "1.1", "k1"), "a", &spec()).await, Ok(running("w", "a")));
@@ -33,8 +33,10 @@ async fn a_box_starts_runs_and_stops(#[values(Kind::Process)] kind: Kind) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finished_key_is_answered_as_then_and_nothing_is_done(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_finished_key_is_answered_as_then_and_nothing_is_done(
+    #[values(Kind::Process, Kind::ControlPlane)] kind: Kind,
+) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     let start = call("w", "1.1", "k1");
     p.start(&start, "a", &spec()).await.expect("a start");
@@ -53,8 +55,8 @@ async fn a_finished_key_is_answered_as_then_and_nothing_is_done(#[values(Kind::P
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_overtaken_does_nothing(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn what_was_overtaken_does_nothing(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     p.start(&call("w", "2.1", "k1"), "a", &spec()).await.expect("a start");
     for (fence, key) in [("1.9", "older epoch"), ("2.0", "older number"), ("2.1", "equal")] {
@@ -69,8 +71,10 @@ async fn what_was_overtaken_does_nothing(#[values(Kind::Process)] kind: Kind) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_comes_after_a_fence_starts_nothing(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_start_that_comes_after_a_fence_starts_nothing(
+    #[values(Kind::Process, Kind::ControlPlane)] kind: Kind,
+) {
+    let outside = Outside::new(kind).await;
     let (slow, quick) = (outside.provider(), outside.provider());
     assert_eq!(quick.fence(&call("w", "2.0", "k2")).await, Ok(vec![]));
     assert_eq!(slow.start(&call("w", "1.1", "k1"), "a", &spec()).await, stale("2.0"));
@@ -80,8 +84,8 @@ async fn a_start_that_comes_after_a_fence_starts_nothing(#[values(Kind::Process)
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_touches_no_other_box(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_stop_touches_no_other_box(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     p.start(&call("v", "1.1", "k1"), "a", &spec()).await.expect("a start");
@@ -94,8 +98,10 @@ async fn a_stop_touches_no_other_box(#[values(Kind::Process)] kind: Kind) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workspaces_have_fences_and_keys_of_their_own(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn workspaces_have_fences_and_keys_of_their_own(
+    #[values(Kind::Process, Kind::ControlPlane)] kind: Kind,
+) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     assert_eq!(p.fence(&call("w", "9.0", "k")).await, Ok(vec![]));
     assert_eq!(p.start(&call("v", "1.0", "k"), "a", &spec()).await, Ok(running("v", "a")));
@@ -103,8 +109,8 @@ async fn workspaces_have_fences_and_keys_of_their_own(#[values(Kind::Process)] k
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_box_that_ended_by_itself_is_stopped(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_box_that_ended_by_itself_is_stopped(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     outside.end("w", "a").await;
@@ -116,8 +122,8 @@ async fn a_box_that_ended_by_itself_is_stopped(#[values(Kind::Process)] kind: Ki
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_box_is_started_already(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_running_box_is_started_already(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     assert_eq!(p.start(&call("w", "1.2", "k2"), "a", &spec()).await, Ok(running("w", "a")));
@@ -126,8 +132,10 @@ async fn a_running_box_is_started_already(#[values(Kind::Process)] kind: Kind) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plugins_are_replaced_and_need_a_running_box(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn plugins_are_replaced_and_need_a_running_box(
+    #[values(Kind::Process, Kind::ControlPlane)] kind: Kind,
+) {
+    let outside = Outside::new(kind).await;
     let p = outside.provider();
     assert_eq!(refused(p.deliver(&call("w", "1.0", "k0"), "a", &[]).await), "not_running");
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
@@ -143,8 +151,8 @@ async fn plugins_are_replaced_and_need_a_running_box(#[values(Kind::Process)] ki
 /// Two hosts on one outside: each sees what the other did, and its fences hold for both.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hosts_see_the_same(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn two_hosts_see_the_same(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     let (one, two) = (outside.provider(), outside.provider());
     one.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     assert_eq!(two.start(&call("w", "1.1", "k1"), "a", &spec()).await, Ok(running("w", "a")), "a repeat");
@@ -160,8 +168,8 @@ async fn two_hosts_see_the_same(#[values(Kind::Process)] kind: Kind) {
 /// However calls race, at most one box of the workspace is left, and it is the newest accepted.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_fence_that_races_starts_knows_what_runs(#[values(Kind::Process)] kind: Kind) {
-    let outside = Outside::new(kind);
+async fn a_fence_that_races_starts_knows_what_runs(#[values(Kind::Process, Kind::ControlPlane)] kind: Kind) {
+    let outside = Outside::new(kind).await;
     for round in 0..5_u64 {
         let workspace = format!("w{round}");
         let (starter, fencer) = (outside.provider(), outside.provider());

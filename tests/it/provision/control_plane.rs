@@ -50,8 +50,10 @@ async fn answer(State(stub): State<Stub>, request: Request) -> Response {
 
 async fn stub(answers: &[(u16, &str, &str)]) -> (Stub, ControlPlane) {
     let stub = Stub::default();
-    *stub.answers.lock().expect("answers") =
-        answers.iter().map(|(status, link, body)| (*status, (*link).to_owned(), (*body).to_owned())).collect();
+    *stub.answers.lock().expect("answers") = answers
+        .iter()
+        .map(|(status, link, body)| (*status, (*link).to_owned(), (*body).to_owned()))
+        .collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/base", listener.local_addr().expect("an address"));
     let router = Router::new().fallback(answer).with_state(stub.clone());
@@ -154,10 +156,7 @@ async fn refusals_and_stale_fences_are_final() {
     let (_, plane) = stub(&[(412, "", stale), (409, "", r#"{"code":"NO_ROOM","detail":"full"}"#)]).await;
     assert_eq!(plane.start(&call("w", "1.1", "k"), "a", &spec()).await, super::stale("7.1"));
     let result = plane.start(&call("w", "1.1", "k"), "a", &spec()).await;
-    assert_eq!(
-        result,
-        Err(ProviderError::Refused { code: "NO_ROOM".to_owned(), detail: "full".to_owned() })
-    );
+    assert_eq!(result, Err(ProviderError::Refused { code: "NO_ROOM".to_owned(), detail: "full".to_owned() }));
 }
 
 /// Nobody there, somebody who hangs up, and an endless answer.

@@ -1,6 +1,7 @@
 //! Providers: one suite for all of them, and what is particular to each.
 
 mod agent;
+mod config;
 mod conformance;
 mod control_plane;
 mod outside;

@@ -8,18 +8,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
-use serde_json::Value;
-use sprag::provision::{Plugin, ProviderError, Provisioner};
+use serde_json::{Value, json};
+use sprag::provision::{Plugin, ProviderError};
 
 use super::outside::{AGENT, Kind, Outside, shell};
 use super::{TOKEN, call, refused, running, soon, spec, stale, stopped};
 use crate::support::sprag_bin;
 
-fn outside() -> Outside {
-    Outside::new(Kind::Process)
+async fn outside() -> Outside {
+    Outside::new(Kind::Process).await
 }
 
-fn json(file: &Path) -> Option<Value> {
+fn parsed(file: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }
 
@@ -37,7 +37,7 @@ fn instead(dir: &Path, script: &str) -> PathBuf {
 }
 
 fn pid(outside: &Outside, workspace: &str, instance: &str) -> i64 {
-    let run = json(&outside.place(workspace, instance).join("run.json")).expect("a run");
+    let run = parsed(&outside.place(workspace, instance).join("run.json")).expect("a run");
     run["pid"].as_i64().expect("a pid")
 }
 
@@ -53,12 +53,12 @@ async fn a_box_outlives_a_killed_host() {
     let spec = spec();
     let start = call("w", "1.1", "k1");
     if let Ok(dir) = std::env::var(AS_HOST) {
-        let outside = outside();
+        let outside = outside().await;
         let p = outside.process(|settings| settings.dir = dir.into());
         p.start(&start, "a", &spec).await.expect("a start");
         return std::future::pending().await;
     }
-    let outside = outside();
+    let outside = outside().await;
     let mut host = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "provision::process::a_box_outlives_a_killed_host"])
         .env(AS_HOST, outside.dir.path())
@@ -78,7 +78,7 @@ async fn a_box_outlives_a_killed_host() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_supervisor_does_not_make_its_agent_look_stopped() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     kill("-KILL", pid(&outside, "w", "a"));
@@ -91,7 +91,7 @@ async fn a_killed_supervisor_does_not_make_its_agent_look_stopped() {
 /// The host dies after the fence is accepted and before anything is started.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_was_cut_off_can_be_repeated_until_it_is_overtaken() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     let cut_off = outside.process(|settings| settings.sprag = "/bin/false".into());
     let start = call("w", "1.1", "k1");
@@ -112,7 +112,7 @@ async fn a_start_that_was_cut_off_can_be_repeated_until_it_is_overtaken() {
 #[case::by_a_stop(false)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_supervisor_that_comes_late_starts_nothing(#[case] fence: bool) {
-    let outside = outside();
+    let outside = outside().await;
     let late = instead(outside.dir.path(), &format!("sleep 0.5; exec {} \"$@\"", sprag_bin().display()));
     let slow = outside.process(|settings| settings.sprag = late);
     let p = outside.provider();
@@ -133,7 +133,7 @@ async fn a_supervisor_that_comes_late_starts_nothing(#[case] fence: bool) {
 /// Two supervisors of one start, whoever sent the second: one agent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_is_carried_out_once() {
-    let outside = outside();
+    let outside = outside().await;
     let job = outside.dir.path().join("job.json");
     let keep = instead(outside.dir.path(), &format!("cat > {}", job.display()));
     let cut_off = outside.process(|settings| {
@@ -161,7 +161,7 @@ async fn a_start_is_carried_out_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_box_of_a_workspace_is_refused_by_the_first_ones_name() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     let second = call("w", "1.2", "k2");
@@ -179,7 +179,7 @@ async fn a_second_box_of_a_workspace_is_refused_by_the_first_ones_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_will_not_end_is_killed_with_its_children() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.process(|settings| {
         settings.command = shell("trap '' TERM; sh -c 'sleep 60' & echo begun; while :; do sleep 60; done");
         settings.stop_grace = Duration::from_millis(300);
@@ -191,10 +191,40 @@ async fn an_agent_that_will_not_end_is_killed_with_its_children() {
     assert!(began.elapsed() >= Duration::from_millis(300), "no grace: {:?}", began.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_leaves_behind_goes_with_it() {
+    let outside = outside().await;
+    let p = outside.process(|settings| settings.command = shell("sleep 60 & exit 0"));
+    p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
+    soon("the box is gone", async || p.status("w", "a").await == Ok(stopped("w", "a"))).await;
+}
+
+/// The lock is held by somebody, and the number in `run.json` is a stranger's by now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_only_has_the_number_is_left_alone() {
+    let outside = outside().await;
+    let p = outside.process(|settings| settings.stop_grace = Duration::from_millis(100));
+    p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
+    outside.end("w", "a").await;
+    let (place, mut stranger) =
+        (outside.place("w", "a"), Command::new("sleep").arg("60").process_group(0).spawn().expect("sleep"));
+    let run = json!({ "fence": { "epoch": 1, "seq": 1 }, "key": "k1", "pid": stranger.id(), "began": 1 });
+    std::fs::write(place.join("run.json"), run.to_string()).expect("writing");
+    let lock = std::fs::File::open(place.join("lock")).expect("the lock");
+    lock.lock().expect("locking");
+    let result = p.stop(&call("w", "1.2", "k2"), "a").await;
+    let alive = stranger.try_wait().expect("the stranger").is_none();
+    drop(lock);
+    stranger.kill().expect("ending the stranger");
+    stranger.wait().expect("its end");
+    assert!(matches!(result, Err(ProviderError::Unknown { .. })), "{result:?}");
+    assert!(alive, "a stranger was stopped");
+}
+
 /// Whoever gives up waiting in between must not leave a half-stopped box.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_is_carried_through_though_nobody_waits() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.process(|settings| {
         settings.command = shell("trap '' TERM; echo begun; while :; do sleep 60; done");
         settings.stop_grace = Duration::from_millis(300);
@@ -209,21 +239,21 @@ async fn a_stop_is_carried_through_though_nobody_waits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_an_agent_ended_is_written_down() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
     outside.end("w", "a").await;
-    let exit = json(&outside.place("w", "a").join("exit.json")).expect("an exit");
+    let exit = parsed(&outside.place("w", "a").join("exit.json")).expect("an exit");
     assert_eq!(exit["code"], 3, "{exit}");
     p.start(&call("w", "1.2", "k2"), "b", &spec()).await.expect("a start");
     p.stop(&call("w", "1.3", "k3"), "b").await.expect("a stop");
-    let exit = json(&outside.place("w", "b").join("exit.json")).expect("an exit");
+    let exit = parsed(&outside.place("w", "b").join("exit.json")).expect("an exit");
     assert_eq!(exit["code"], 0, "SIGTERM was heard: {exit}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_is_in_the_agents_environment_alone() {
-    let outside = outside();
+    let outside = outside().await;
     let show = "echo token=${#SPRAG_TOKEN}; env | grep -v TOKEN | sort; echo shown;";
     let p = outside.process(|settings| settings.command = shell(&format!("{show} {AGENT}")));
     p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
@@ -244,7 +274,7 @@ async fn the_token_is_in_the_agents_environment_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_not_be_run_is_refused_and_starts_nothing() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.process(|settings| settings.command = vec!["/nowhere/agent".to_owned()]);
     assert_eq!(refused(p.start(&call("w", "1.1", "k1"), "a", &spec()).await), "spawn_failed");
     assert_eq!(p.status("w", "a").await, Ok(stopped("w", "a")));
@@ -254,7 +284,7 @@ async fn what_can_not_be_run_is_refused_and_starts_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_may_be_anything() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     let (workspace, instance) = ("../w/%41 ü", "..");
     p.start(&call(workspace, "1.1", "k1"), instance, &spec()).await.expect("a start");
@@ -264,10 +294,11 @@ async fn names_may_be_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ended_boxes_are_cleared_away_but_for_the_last_ones() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     for n in 0..6 {
-        let (start, stop) = (call("w", &format!("{n}.1"), &format!("s{n}")), call("w", &format!("{n}.2"), &format!("e{n}")));
+        let (start, stop) =
+            (call("w", &format!("{n}.1"), &format!("s{n}")), call("w", &format!("{n}.2"), &format!("e{n}")));
         p.start(&start, &format!("i{n}"), &spec()).await.expect("a start");
         p.stop(&stop, &format!("i{n}")).await.expect("a stop");
     }
@@ -282,7 +313,7 @@ async fn ended_boxes_are_cleared_away_but_for_the_last_ones() {
 /// Of two deliveries, the one that was overtaken does not come last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_deliveries_leave_the_newest() {
-    let outside = outside();
+    let outside = outside().await;
     let p = outside.provider();
     p.start(&call("w", "1.0", "k"), "a", &spec()).await.expect("a start");
     for round in 0..20_u64 {

@@ -3,6 +3,7 @@
 //! `cargo xtask test` sets the variables read here. Where one is missing the
 //! test fails and says so; nothing is skipped.
 
+pub mod control_plane;
 pub mod db;
 pub mod fleet;
 pub mod host;

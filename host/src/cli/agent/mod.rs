@@ -182,7 +182,11 @@ impl<'a> Agent<'a> {
                 }
                 StatusCode::BAD_REQUEST if answer["code"] == "NOT_READY" => {
                     self.notice(&answer);
-                    return Ok(None);
+                    // Without a token it can't heartbeat, and none is handed out here.
+                    if self.token.is_some() {
+                        return Ok(None);
+                    }
+                    sleep(self.interval()).await;
                 }
                 // Paused or hibernated: a registration does not change that.
                 StatusCode::CONFLICT => {

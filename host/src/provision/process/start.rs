@@ -21,16 +21,15 @@ impl Process {
         spec: &BoxSpec,
     ) -> Result<BoxState, ProviderError> {
         let workspace = self.workspace(&call.workspace_id)?;
-        let kept = self.0.kept_boxes;
-        let (own, volume) = (id.to_owned(), spec.persistent_volume.then(|| workspace.join("volume")));
-        let dirs = (place.dir.clone(), volume.clone());
+        let volume = spec.persistent_volume.then(|| workspace.join("volume"));
+        let dirs: Vec<_> = [Some(place.dir.clone()), volume.clone()].into_iter().flatten().collect();
+        let (own, kept) = (id.to_owned(), self.0.kept_boxes);
         let running = blocking(move || {
-            for dir in [Some(dirs.0), dirs.1].into_iter().flatten() {
+            for dir in dirs {
                 files::make_dir(&dir).map_err(unknown)?;
             }
-            let running = boxes_that_run(&workspace)?;
             prune(&workspace, kept, &own);
-            Ok(running)
+            boxes_that_run(&workspace)
         })
         .await?;
         if running.iter().any(|other| other == id) {
