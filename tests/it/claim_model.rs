@@ -39,6 +39,8 @@ enum Broken {
     StaleIsSuperseded,
     /// A stop that was given up is not owed.
     StopGivenUpIsForgotten,
+    /// The outbox numbers its calls for itself, not by the row.
+    OutboxCountsAlone,
     /// A removal stops the row's instance at the row's provider, though a claim is open.
     RemovalTrustsRow,
 }
@@ -126,6 +128,7 @@ impl Model for Protocol {
             instance: first,
             epoch: 0,
             seq: 0,
+            owed_seq: 0,
             claim: None,
         };
         // The hosts differ in nothing, so it is the first that reads first.
@@ -266,6 +269,7 @@ fn the_protocol_holds(#[case] protocol: Protocol) {
 #[case::takeover_without_fencing(Broken::TakeoverWithoutFencing, ONE_BOX, RIGHT)]
 #[case::stale_is_superseded(Broken::StaleIsSuperseded, NOTHING_STOPS, Protocol { left: true, ..MERGED })]
 #[case::stop_given_up_is_forgotten(Broken::StopGivenUpIsForgotten, ONE_BOX, RIGHT)]
+#[case::outbox_counts_alone(Broken::OutboxCountsAlone, NO_STRAY_BOX, RIGHT)]
 #[case::removal_trusts_row(Broken::RemovalTrustsRow, RIGHT_ADDRESS, RIGHT)]
 fn a_broken_one_is_caught(#[case] broken: Broken, #[case] property: &'static str, #[case] like: Protocol) {
     for command in [CommandKind::SwitchProvider, CommandKind::Restart] {

@@ -77,6 +77,8 @@ pub struct Row {
     pub epoch: u64,
     /// The last seq given out in this epoch, to whomever.
     pub seq: u64,
+    /// The outbox's own, where the protocol is broken so.
+    pub owed_seq: u64,
     pub claim: Option<Claim>,
 }
 
