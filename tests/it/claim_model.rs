@@ -52,6 +52,9 @@ struct Protocol {
     broken: Option<Broken>,
     takeovers: usize,
     removals: usize,
+    /// Whether a takeover fences only the provider where a new box was recorded:
+    /// no other call of a claim can do harm however late.
+    fences_less: bool,
     /// Whether owners that were superseded are followed until they notice.
     sleepers: bool,
     /// Whether the second host may claim what the first has ended.
@@ -231,6 +234,7 @@ const RIGHT: Protocol = Protocol {
     broken: None,
     takeovers: 1,
     removals: 1,
+    fences_less: false,
     sleepers: true,
     again: false,
     left: false,
@@ -248,6 +252,9 @@ const MERGED: Protocol = Protocol { sleepers: false, ..RIGHT };
 #[case::restart_beside_an_owed_stop(Protocol { command: CommandKind::Restart, left: true, ..MERGED })]
 #[case::switch_provider_beside_an_owed_stop(Protocol { left: true, ..MERGED })]
 #[case::restart_beside_a_repeated_stop(Protocol { command: CommandKind::Restart, left: true, forgets: 1, takeovers: 0, ..MERGED })]
+#[case::restart_that_fences_less(Protocol { command: CommandKind::Restart, fences_less: true, ..MERGED })]
+#[case::switch_provider_that_fences_less(Protocol { fences_less: true, left: true, ..MERGED })]
+#[case::switch_provider_twice_taken_over_fences_less(Protocol { fences_less: true, takeovers: 2, ..MERGED })]
 #[case::restart_twice(Protocol { command: CommandKind::Restart, again: true, removals: 0, ..MERGED })]
 #[case::switch_provider_twice(Protocol { again: true, removals: 0, ..MERGED })]
 #[case::restart_taken_over_twice(Protocol { command: CommandKind::Restart, takeovers: 2, ..MERGED })]

@@ -42,6 +42,9 @@ impl Protocol {
         row.seq = 0;
         let mut to_fence = vec![claim.old.0, claim.new.0];
         to_fence.dedup();
+        if self.fences_less {
+            to_fence = claim.new.1.map(|_| claim.new.0).into_iter().collect();
+        }
         if self.broken == Some(Broken::TakeoverWithoutFencing) {
             to_fence.clear();
         }
