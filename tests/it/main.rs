@@ -2,6 +2,7 @@
 //! it lies (see `support`).
 
 mod cases;
+mod claim_model;
 mod cli;
 mod control_plane;
 mod crash;
