@@ -3,6 +3,7 @@
 
 mod cases;
 mod claim_model;
+mod claims;
 mod cli;
 mod control_plane;
 mod crash;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::plan::Step;
 use super::saga::Halt;
-use super::{Commanded, Host};
+use super::{Commanded, Host, Point};
 use crate::facts::{Command, CommandKind, Reason};
 use crate::provision::{BoxSpec, BoxToken, Call, DispatchError, Fence};
 use crate::store::{Begin, Begun, Claim, Effects, Hold, OwedStop, StepState, TokenHash};
@@ -31,13 +31,19 @@ pub(super) enum Over {
 pub(super) struct Doing<'a> {
     host: &'a Arc<Host>,
     hold: &'a Hold,
+    kind: String,
     /// Of the new box: one for all attempts of this holder.
     token: Option<BoxToken>,
 }
 
 impl<'a> Doing<'a> {
     pub(super) fn new(host: &'a Arc<Host>, hold: &'a Hold) -> Self {
-        Self { host, hold, token: None }
+        Self { host, hold, kind: String::new(), token: None }
+    }
+
+    /// What kind of claim it is, once it has been read.
+    pub(super) fn is_of(&mut self, kind: &str) {
+        kind.clone_into(&mut self.kind);
     }
 
     pub(super) fn hold(&self) -> &Hold {
@@ -77,17 +83,19 @@ impl<'a> Doing<'a> {
                 Ok(boxes) => {
                     let running: Vec<_> = boxes.into_iter().map(|b| b.instance_id).collect();
                     let detail = format!("{provider} runs: {}", listed(&running));
-                    self.finish(begun, StepState::Done, &detail, Effects::default()).await?;
+                    self.finish(Step::Fence, begun, StepState::Done, &detail, Effects::default()).await?;
                     return Ok(Some(running));
                 }
                 Err(DispatchError::Stale { .. }) => {}
                 // What nobody is configured to reach, nobody can have started.
                 Err(DispatchError::UnknownProvider(e)) => {
-                    self.finish(begun, StepState::Skipped, &e.to_string(), Effects::default()).await?;
+                    self.finish(Step::Fence, begun, StepState::Skipped, &e.to_string(), Effects::default())
+                        .await?;
                     return Ok(Some(Vec::new()));
                 }
                 Err(e) => {
-                    self.finish(begun, StepState::Exhausted, &e.to_string(), Effects::default()).await?;
+                    self.finish(Step::Fence, begun, StepState::Exhausted, &e.to_string(), Effects::default())
+                        .await?;
                     return Ok(None);
                 }
             }
@@ -100,7 +108,7 @@ impl<'a> Doing<'a> {
         let line = claim.steps.iter().rev().find(|line| line.step == Step::StartNew.as_str());
         let Some(line) = line.filter(|line| line.state == StepState::Begun) else { return Ok(()) };
         let begun = Begun { number: line.number, seq: line.seq };
-        self.finish(begun, StepState::Done, "it runs; taken over", Effects::default()).await
+        self.finish(Step::StartNew, begun, StepState::Done, "it runs; taken over", Effects::default()).await
     }
 
     async fn stop_old(&self, claim: &Claim) -> Result<Over, Halt> {
@@ -111,10 +119,10 @@ impl<'a> Doing<'a> {
         let (begun, stopped) = self.stop(Step::StopOld, &left).await?;
         let gone = Effects { box_gone: true, ..Effects::default() };
         match stopped {
-            Ok(()) => self.finish(begun, StepState::Done, instance, gone).await?,
+            Ok(()) => self.finish(Step::StopOld, begun, StepState::Done, instance, gone).await?,
             Err(why) => {
                 let effects = Effects { left: Some(&left), ..gone };
-                self.finish(begun, StepState::Exhausted, &why, effects).await?;
+                self.finish(Step::StopOld, begun, StepState::Exhausted, &why, effects).await?;
             }
         }
         Ok(Over::Done)
@@ -131,13 +139,13 @@ impl<'a> Doing<'a> {
         let (begun, stopped) = self.stop(Step::StopNew, &left).await?;
         match stopped {
             Ok(()) => {
-                self.finish(begun, StepState::Done, instance, Effects::default()).await?;
+                self.finish(Step::StopNew, begun, StepState::Done, instance, Effects::default()).await?;
                 Ok(None)
             }
             Err(why) => {
                 // Owed here and now: the end is another transaction, and may be another host's.
                 let effects = Effects { left: Some(&left), ..Effects::default() };
-                self.finish(begun, StepState::Exhausted, &why, effects).await?;
+                self.finish(Step::StopNew, begun, StepState::Exhausted, &why, effects).await?;
                 Ok(None)
             }
         }
@@ -171,7 +179,7 @@ impl<'a> Doing<'a> {
     async fn put_provider(&self, step: Step, provider: Option<&str>) -> Result<Over, Halt> {
         let begun = self.begin(step, None).await?;
         let effects = Effects { provider: Some(provider), ..Effects::default() };
-        self.finish(begun, StepState::Done, provider.unwrap_or("none"), effects).await?;
+        self.finish(step, begun, StepState::Done, provider.unwrap_or("none"), effects).await?;
         Ok(Over::Done)
     }
 
@@ -195,10 +203,10 @@ impl<'a> Doing<'a> {
                 Err(e) => Some(e.to_string()),
             };
             let Some(why) = failed else {
-                self.finish(begun, StepState::Done, &instance, Effects::default()).await?;
+                self.finish(Step::StartNew, begun, StepState::Done, &instance, Effects::default()).await?;
                 return Ok(Over::Done);
             };
-            self.finish(begun, StepState::Failed, &why, Effects::default()).await?;
+            self.finish(Step::StartNew, begun, StepState::Failed, &why, Effects::default()).await?;
             return Ok(Over::Failed(Reason::new("start-new-failed", why)));
         }
         // Newer calls keep coming: somebody else is at work here.
@@ -220,7 +228,7 @@ impl<'a> Doing<'a> {
         if !left.is_empty() {
             detail = format!("{detail}; left: {}", left.join("; "));
         }
-        self.finish(begun, StepState::Done, &detail, Effects::default()).await?;
+        self.finish(step, begun, StepState::Done, &detail, Effects::default()).await?;
         Ok(Over::Done)
     }
 
@@ -271,11 +279,14 @@ impl<'a> Doing<'a> {
 
     async fn begin(&self, step: Step, new_box: Option<(&str, &TokenHash)>) -> Result<Begun, Halt> {
         let begin = Begin { step: step.as_str(), new_box, lease_ms: self.host.config.lease_ms };
-        self.host.store.begin_step(self.hold, &begin).await?.ok_or(Halt::Lost)
+        let begun = self.host.store.begin_step(self.hold, &begin).await?.ok_or(Halt::Lost)?;
+        Point::Begun(step).reached(&self.kind);
+        Ok(begun)
     }
 
     async fn finish(
         &self,
+        step: Step,
         begun: Begun,
         state: StepState,
         detail: &str,
@@ -283,6 +294,7 @@ impl<'a> Doing<'a> {
     ) -> Result<(), Halt> {
         let held =
             self.host.store.finish_step(self.hold, begun.number, state, Some(detail), &effects).await?;
+        Point::Finished(step).reached(&self.kind);
         if held { Ok(()) } else { Err(Halt::Lost) }
     }
 

@@ -14,6 +14,7 @@
 //! | `restart`, `switch_provider`, … | one plan each, read top to bottom |
 //! | `saga` | walks a plan, forwards and back |
 //! | `doing` | does one step: journal, provider, journal |
+//! | `point` | where a claim can be when its host dies |
 //! | `open` | the value that stands for an open claim, and must be spent |
 
 pub mod create;
@@ -22,6 +23,7 @@ pub mod hibernate;
 mod open;
 pub mod pause;
 pub mod plan;
+mod point;
 pub mod restart;
 pub mod resume;
 mod saga;
@@ -37,6 +39,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+
+pub use point::Point;
 
 use crate::advance::{Advance, Advanced};
 use crate::facts::{Command, Decision};
@@ -175,6 +179,7 @@ impl Claims {
     /// Begins to carry out the claim of a workspace that was just created.
     pub fn created(&self, claim: &NewClaim, workspace_id: &str) {
         let hold = Hold { claim_id: claim.id.clone(), workspace_id: workspace_id.to_owned(), epoch: 1 };
+        Point::Opened.reached(&claim.kind);
         self.0.metrics.claim_opened(&claim.kind);
         self.0.carry_out(hold, false);
     }
@@ -280,6 +285,7 @@ impl Host {
                 let open = self.store.claim(&claim.id).await?;
                 // Gone already means: removed meanwhile.
                 let Some(open) = open else { return Ok(Commanded::Unknown) };
+                Point::Opened.reached(kind);
                 self.metrics.claim_opened(kind);
                 let workspace_id = id.to_owned();
                 self.carry_out(Hold { claim_id: claim.id, workspace_id, epoch: open.epoch }, false);

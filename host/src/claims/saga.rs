@@ -1,7 +1,6 @@
 //! Walks a plan: forwards from where the journal ends, and back where a step
 //! failed. It decides how the claim ends; `open` writes that.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Host;
 use super::doing::{Doing, Over};
 use super::open::OpenClaim;
 use super::plan::{self, Plan, Planned, Step, Undo};
+use super::{Host, Point};
 use crate::facts::{Cause, Reason};
 use crate::machine::{CauseKind, Status};
 use crate::store::{Claim, ClaimState, Ending, Hold, OwedStop, StepState, StoreError};
@@ -92,7 +91,9 @@ async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status
         "a {} ended",
         claim.kind
     );
+    Point::Ending.reached(&claim.kind);
     let spoken = open.end(&ending).await;
+    Point::Ended.reached(&claim.kind);
     host.ended.notify_waiters();
     // The new box has spoken before the claim ended: nobody waits for its next heartbeat.
     let Some(cause) = spoken.and_then(|said| serde_json::from_str::<Cause>(&said).ok()) else { return };
@@ -109,7 +110,8 @@ async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status
 /// What is written at the end. None: the table has no way back, which it always has.
 fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>> {
     let done = |step: Step| is_over(claim, step) && was_done(claim, step);
-    let stopped = done(Step::StopOld);
+    // Begun is enough: whatever became of it, the row's box is not that one any more.
+    let stopped = last(claim, Step::StopOld).is_some();
     match verdict {
         Verdict::Commit => {
             let provider = if done(Step::WriteProvider) { &claim.new_provider } else { &claim.old_provider };
@@ -167,6 +169,7 @@ impl Saga<'_> {
     /// The verdict, the claim as it then is, and the status that it holds the row in.
     async fn walk(&mut self, taken_over: bool) -> Result<(Verdict, Claim, Status), Halt> {
         let (mut claim, status) = self.read().await?;
+        self.doing.is_of(&claim.kind);
         if taken_over {
             if let Some(verdict) = self.fence_off(&claim).await? {
                 let (claim, status) = self.read().await?;
@@ -218,25 +221,19 @@ impl Saga<'_> {
         Ok(Verdict::Back { reason, owed })
     }
 
-    /// Before anything else of a takeover: no call of an older epoch can happen
-    /// any more. A start that was under way either has happened, and its box is
-    /// adopted, or never will.
+    /// Before anything else of a takeover: where a box may have been started, no
+    /// call of an older epoch can happen any more. A start that was under way
+    /// either has happened, and its box is adopted, or never will. A stop that is
+    /// under way needs no fence: it names a box that this claim stops as well.
     async fn fence_off(&mut self, claim: &Claim) -> Result<Option<Verdict>, Halt> {
-        let mut touched = BTreeSet::new();
-        if claim.old_instance_id.is_some() {
-            touched.extend(claim.old_provider.clone());
-        }
-        if claim.new_instance_id.is_some() {
-            touched.extend(claim.new_provider.clone());
-        }
-        for provider in touched {
-            let Some(running) = self.doing.fence(&provider).await? else {
-                return self.unreachable(claim, &provider);
-            };
-            let adopted = claim.new_instance_id.as_ref().filter(|new| running.contains(new));
-            if adopted.is_some() && claim.new_provider.as_ref() == Some(&provider) {
-                self.doing.adopt(claim).await?;
-            }
+        let (Some(provider), Some(new)) = (&claim.new_provider, &claim.new_instance_id) else {
+            return Ok(None);
+        };
+        let Some(running) = self.doing.fence(provider).await? else {
+            return self.unreachable(claim, provider);
+        };
+        if running.contains(new) {
+            self.doing.adopt(claim).await?;
         }
         Ok(None)
     }

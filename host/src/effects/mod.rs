@@ -126,7 +126,8 @@ impl Effects {
         let call = Call {
             workspace_id: effect.workspace_id.clone(),
             fence: Fence { epoch, seq },
-            key: effect.id.clone(),
+            // A refusal finishes its key too, and must not be the last word; stopping twice is stopping once.
+            key: format!("{}.{}", effect.id, effect.attempts),
         };
         Ok(match self.dispatcher.stop(&owed.provider, &call, &owed.instance_id).await {
             Ok(_) => Ok(()),

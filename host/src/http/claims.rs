@@ -96,6 +96,7 @@ pub(super) async fn command(
 ) -> Answer<Response> {
     let kind = COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
     let kind = kind.ok_or_else(|| no_such_command(&name))?;
+    let wait = wait_of(&headers)?.map(|wait| wait.min(edge.config.request().saturating_sub(ANSWER_TIME)));
     let switches = kind == CommandKind::SwitchProvider;
     if switches && body.provider.is_none() {
         return Err(no_such_provider(None, &registry.claims.providers()));
@@ -119,7 +120,6 @@ pub(super) async fn command(
         Commanded::Unknown => return Err(Problem::no_workspace(&id)),
         Commanded::Outran => return Err(Problem::outrun(&id)),
     };
-    let wait = wait_of(&headers)?.map(|wait| wait.min(edge.config.request().saturating_sub(ANSWER_TIME)));
     let claim = match wait {
         Some(wait) => registry.claims.wait(&claim.id, wait).await?.unwrap_or(claim),
         None => claim,

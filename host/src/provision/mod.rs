@@ -179,7 +179,8 @@ pub trait Provisioner: Send + Sync {
     fn stop<'a>(&'a self, call: &'a Call, instance_id: &'a str) -> Answer<'a, BoxStatus>;
 
     /// Accepts the fence, so that nothing older can happen any more, and then
-    /// lists the workspace's boxes that run.
+    /// lists the workspace's boxes that run. What was accepted before it is over,
+    /// done or never to be done, before it is answered.
     fn fence<'a>(&'a self, call: &'a Call) -> Answer<'a, Vec<BoxStatus>>;
 
     /// Makes `plugins` what the box has. A box that does not run is [`ProviderError::Refused`].

@@ -60,7 +60,6 @@ impl Default for Setup {
 pub struct TestHost {
     pub url: String,
     pub client: reqwest::Client,
-    pub claims: Claims,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     served: JoinHandle<()>,
@@ -138,8 +137,7 @@ impl TestHost {
         let effects_config = EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() };
         let effects = Effects::new(store.clone(), dispatcher, metrics.clone(), effects_config);
         tokio::spawn(effects.watch(stop.clone()));
-        let registry =
-            Registry { store, advance, claims: claims.clone(), heartbeats, metrics: metrics.clone() };
+        let registry = Registry { store, advance, claims, heartbeats, metrics: metrics.clone() };
         let api = Api {
             registry: Arc::new(registry),
             revisions,
@@ -149,7 +147,7 @@ impl TestHost {
         let served = tokio::spawn(async move {
             serve(listener, api, &setup.http, stopped).await.expect("serving");
         });
-        Self { url, client: reqwest::Client::new(), claims, metrics, stop, served }
+        Self { url, client: reqwest::Client::new(), metrics, stop, served }
     }
 
     /// The host with nothing special.

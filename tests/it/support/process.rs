@@ -26,16 +26,34 @@ impl Process {
     /// Starts a host with the shipped policies on a free port and waits until it serves.
     pub async fn start(database_url: &str, state_dir: &Path, config: &str) -> Self {
         let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        Self::start_in(database_url, state_dir, &config, Some(ADMIN)).await
+        Self::start_in(database_url, state_dir, &config, Some(ADMIN), &[]).await
+    }
+
+    /// [`Process::start`] with variables of its own.
+    pub async fn start_with(
+        database_url: &str,
+        state_dir: &Path,
+        config: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
+        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
+        Self::start_in(database_url, state_dir, &config, Some(ADMIN), env).await
     }
 
     /// Starts a host with exactly this configuration.
-    pub async fn start_in(database_url: &str, state_dir: &Path, config: &str, admin: Option<&str>) -> Self {
+    pub async fn start_in(
+        database_url: &str,
+        state_dir: &Path,
+        config: &str,
+        admin: Option<&str>,
+        env: &[(&str, &str)],
+    ) -> Self {
         let file = state_dir.join("sprag.toml");
         std::fs::write(&file, config).expect("writing the configuration");
         let mut command = Command::new(sprag_bin());
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&file);
         command.arg("--state-dir").arg(state_dir).env("SPRAG_DATABASE_URL", database_url);
+        command.envs(env.iter().copied());
         if let Some(admin) = admin {
             command.env("SPRAG_ADMIN_TOKEN", admin);
         }
@@ -70,6 +88,15 @@ impl Process {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
+    }
+
+    /// Waits until it has died by itself, of SIGKILL.
+    pub async fn died(mut self) {
+        use std::os::unix::process::ExitStatusExt as _;
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), self.child.wait()).await;
+        let ended =
+            ended.unwrap_or_else(|_| panic!("it lives:\n{}", self.log())).expect("waiting for the host");
+        assert_eq!(ended.signal(), Some(9), "{ended}:\n{}", self.log());
     }
 
     /// `kill -9`.

@@ -1,0 +1,100 @@
+//! Every command, every call that it makes to a provider, every way in which
+//! that call can go wrong: enumerated, not listed.
+
+use std::time::Duration;
+
+use rstest::rstest;
+use serde_json::json;
+use sprag::claims::plan::{Step, plan};
+use sprag::facts::CommandKind;
+use sprag::store::Backend;
+
+use super::{BLUE, RED, Scene, to};
+use crate::support::control_plane::{Verb, What, Where};
+
+/// The commands that open a claim, and the status they are given in.
+const COMMANDS: [(CommandKind, &str); 6] = [
+    (CommandKind::Restart, "online"),
+    (CommandKind::SwitchProvider, "online"),
+    (CommandKind::Pause, "online"),
+    (CommandKind::Hibernate, "online"),
+    (CommandKind::Resume, "paused"),
+    (CommandKind::Wake, "hibernated"),
+];
+
+/// A fault, how often it strikes, and whether the command succeeds in spite of it.
+fn faults() -> Vec<(What, Option<u32>, bool)> {
+    let short = Duration::from_millis(30);
+    let late = Duration::from_millis(150);
+    vec![
+        (What::Fail, Some(1), true),
+        (What::FailAccepted, Some(1), true),
+        (What::HangUp, Some(1), true),
+        // Lost answers: the repeat is known as one.
+        (What::Lose, Some(1), true),
+        (What::Lose, None, true),
+        (What::Before(short), None, true),
+        (What::After(short), None, true),
+        // Held back in the network, and done long after it was given up on.
+        (What::Late { by: late, answer: None }, Some(1), true),
+        (What::Late { by: late, answer: Some(500) }, None, false),
+        (What::Fail, None, false),
+        (What::HangUp, None, false),
+        (What::Refuse { status: 422, code: "NO_ROOM" }, None, false),
+    ]
+}
+
+const fn verb(step: Step) -> Option<Verb> {
+    match step {
+        Step::StopOld => Some(Verb::Stop),
+        Step::StartNew => Some(Verb::Start),
+        _ => None,
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_provider_does_the_row_is_true_and_no_box_is_left(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let scene = Scene::new(backend).await;
+    let mut injected = 0;
+    for (command, from) in COMMANDS {
+        let name = command.cause().as_str().replace('_', "-");
+        for planned in plan(Some(command)) {
+            let Some(verb) = verb(planned.step) else { continue };
+            for (what, times, succeeds) in faults() {
+                let one = scene.workspace(RED).await;
+                match from {
+                    "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
+                    "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
+                    _ => {}
+                }
+                let at = Where::workspace(&one.id).only(verb);
+                match times {
+                    Some(times) => scene.plane.faults.next(times, at, what),
+                    None => scene.plane.faults.always(at, what),
+                }
+                let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
+                scene.plane.faults.clear();
+                let told = format!("{name}, {}, {what:?} x {times:?}: {claim:#}", planned.step);
+                // A stop that is given up on does not hold the claim up; a start does.
+                let expected = if succeeds || planned.step == Step::StopOld { "committed" } else { "not" };
+                match expected {
+                    "committed" => assert_eq!(claim["state"], "committed", "{told}"),
+                    _ => assert_ne!(claim["state"], "committed", "{told}"),
+                }
+                scene.settled(&one.id).await;
+                let calls = scene.plane.journal.calls(&one.id);
+                let astray = calls.iter().filter(|c| c.verb == Verb::Stop).any(|c| {
+                    let started_at = calls.iter().find(|s| s.verb == Verb::Start && s.instance == c.instance);
+                    started_at.is_some_and(|s| s.provider != c.provider)
+                });
+                assert!(!astray, "a provider was asked to stop another's box: {told}");
+                injected += 1;
+            }
+        }
+    }
+    println!("{injected} faults injected into provider calls on {backend:?}");
+    assert!(injected > 80, "{injected}");
+}
