@@ -59,17 +59,18 @@ async fn a_box_outlives_a_killed_host() {
         return std::future::pending().await;
     }
     let outside = outside().await;
-    let mut host = Command::new(std::env::current_exe().expect("this binary"))
+    let mut host = tokio::process::Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "provision::process::a_box_outlives_a_killed_host"])
         .env(AS_HOST, outside.dir.path())
         .stdout(Stdio::null())
         .process_group(0)
+        .kill_on_drop(true)
         .spawn()
         .expect("another host");
     let p = outside.provider();
     soon("the box runs", async || p.status("w", "a").await == Ok(running("w", "a"))).await;
-    kill("-KILL", -i64::from(host.id()));
-    host.wait().expect("the killed host");
+    kill("-KILL", -i64::from(host.id().expect("it runs")));
+    host.wait().await.expect("the killed host");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(p.status("w", "a").await, Ok(running("w", "a")));
     assert_eq!(p.start(&start, "a", &spec).await, Ok(running("w", "a")), "a repeat");
