@@ -12,6 +12,10 @@
 //!    another key, is [`ProviderError::Stale`], and nothing is done;
 //! 3. otherwise the fence is accepted, durably, before anything is done.
 //!
+//! A key names one verb and one box; under another it is refused (`key_reused`).
+//! What else a repeat says is not compared: whoever completes another's start
+//! does not know its token.
+//!
 //! So a call may be repeated under its fence and key as often as it takes, and
 //! one that was overtaken can do no harm however late it lands.
 
@@ -171,7 +175,9 @@ pub enum ProviderError {
 /// A provider of boxes. Each call is made once; repeats, time-outs and their
 /// bounds are the dispatcher's.
 pub trait Provisioner: Send + Sync {
-    /// Starts the box `instance_id`. Done when the provider answers for it, not when its agent has spoken.
+    /// Starts the box `instance_id`. Done when the provider answers for it, not
+    /// when its agent has spoken. One that runs already is left as it is, with
+    /// the token that it has.
     fn start<'a>(&'a self, call: &'a Call, instance_id: &'a str, spec: &'a BoxSpec) -> Answer<'a, BoxStatus>;
 
     /// Stops that box and no other; one that does not run is stopped already.

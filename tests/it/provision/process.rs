@@ -59,17 +59,18 @@ async fn a_box_outlives_a_killed_host() {
         return std::future::pending().await;
     }
     let outside = outside().await;
-    let mut host = Command::new(std::env::current_exe().expect("this binary"))
+    let mut host = tokio::process::Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "provision::process::a_box_outlives_a_killed_host"])
         .env(AS_HOST, outside.dir.path())
         .stdout(Stdio::null())
         .process_group(0)
+        .kill_on_drop(true)
         .spawn()
         .expect("another host");
     let p = outside.provider();
     soon("the box runs", async || p.status("w", "a").await == Ok(running("w", "a"))).await;
-    kill("-KILL", -i64::from(host.id()));
-    host.wait().expect("the killed host");
+    kill("-KILL", -i64::from(host.id().expect("it runs")));
+    host.wait().await.expect("the killed host");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(p.status("w", "a").await, Ok(running("w", "a")));
     assert_eq!(p.start(&start, "a", &spec).await, Ok(running("w", "a")), "a repeat");
@@ -308,6 +309,45 @@ async fn ended_boxes_are_cleared_away_but_for_the_last_ones() {
         .collect();
     left.sort();
     assert_eq!(left, ["i2", "i3", "i4", "i5"]);
+}
+
+/// A host that hangs in a stop must not keep another one from fencing it off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_way_keeps_nobody_from_fencing() {
+    let outside = outside().await;
+    let p = outside.process(|settings| {
+        settings.command = shell("trap '' TERM; echo begun; while :; do sleep 60; done");
+        settings.stop_grace = Duration::from_secs(2);
+    });
+    p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
+    log_says(&outside, "w", "a", "begun").await;
+    let stop = call("w", "1.2", "k2");
+    let fence = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let began = Instant::now();
+        (outside.provider().fence(&call("w", "2.0", "k3")).await, began.elapsed())
+    };
+    let (ended, (fenced, took)) = futures::join!(p.stop(&stop, "a"), fence);
+    assert_eq!(fenced, Ok(vec![running("w", "a")]));
+    assert!(took < Duration::from_secs(1), "the fence waited {took:?}");
+    assert_eq!(ended, Ok(stopped("w", "a")), "it was accepted before the fence");
+}
+
+/// A supervisor that came late has its box's lock until it notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_held_for_a_moment_is_no_box() {
+    let outside = outside().await;
+    let p = outside.provider();
+    let late = outside.place("w", "late");
+    std::fs::create_dir_all(&late).expect("a directory");
+    let lock = std::fs::File::create(late.join("lock")).expect("a lock");
+    lock.lock().expect("locking");
+    let let_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(lock);
+    });
+    assert_eq!(p.start(&call("w", "1.1", "k1"), "a", &spec()).await, Ok(running("w", "a")));
+    let_go.join().expect("the lock is free");
 }
 
 /// Of two deliveries, the one that was overtaken does not come last.

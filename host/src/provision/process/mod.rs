@@ -149,7 +149,7 @@ impl Process {
     async fn delivered(self, call: Call, id: String, plugins: Vec<Plugin>) -> Result<(), ProviderError> {
         check_key(&call.key)?;
         let place = self.place(&call.workspace_id, &id)?;
-        let what = format!("deliver {} to {id}", serde_json::to_string(&plugins).unwrap_or_default());
+        let what = format!("deliver to {id}");
         self.journaled(&call, move |journal, call| {
             if let Admission::Replay(outcome) = journal.admit(call, &what)? {
                 return replayed(outcome);

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
+use super::journal::Journal;
 use super::place::Place;
 use super::supervisor::{Job, VERB, Word};
 use super::{Process, blocking, boxes_that_run, files, names, unknown};
@@ -23,13 +24,18 @@ impl Process {
         let workspace = self.workspace(&call.workspace_id)?;
         let volume = spec.persistent_volume.then(|| workspace.join("volume"));
         let dirs: Vec<_> = [Some(place.dir.clone()), volume.clone()].into_iter().flatten().collect();
-        let (own, kept) = (id.to_owned(), self.0.kept_boxes);
+        let (own, kept, fence) = (id.to_owned(), self.0.kept_boxes, call.fence);
         let running = blocking(move || {
             for dir in dirs {
                 files::make_dir(&dir).map_err(unknown)?;
             }
             prune(&workspace, kept, &own);
-            boxes_that_run(&workspace)
+            let running = boxes_that_run(&workspace)?;
+            // What runs may be a newer call's, and then it is that, not the box, that stands in the way.
+            match Journal::in_dir(&workspace).newest().map_err(unknown)? {
+                Some(newest) if newest.fence > fence => Err(ProviderError::Stale { accepted: newest.fence }),
+                _ => Ok(running),
+            }
         })
         .await?;
         if running.iter().any(|other| other == id) {
