@@ -292,6 +292,7 @@ impl<'a> Doing<'a> {
         detail: &str,
         effects: Effects<'_>,
     ) -> Result<(), Halt> {
+        Point::Called(step).reached(&self.kind);
         let held =
             self.host.store.finish_step(self.hold, begun.number, state, Some(detail), &effects).await?;
         Point::Finished(step).reached(&self.kind);

@@ -84,7 +84,7 @@ async fn killed_at_every_moment(
         let die_at = format!("{kind}:{point}");
         let host = Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", &die_at)]).await;
         let id = begin(&host, &db, &plane, command, start_works).await;
-        host.died().await;
+        host.died(&die_at).await;
         killed += 1;
 
         let since = Instant::now();
@@ -104,7 +104,7 @@ async fn killed_at_every_moment(
             }
             _ => panic!("{die_at}: {row:#}\n{running:#?}\n{:#?}", plane.journal.calls(&id)),
         }
-        assert_eq!(plane.journal.most_running_at_once(&id), 1, "{die_at}");
+        assert!(plane.journal.most_running_at_once(&id) <= 1, "{die_at}");
         plane.faults.clear();
         next.kill().await;
     }

@@ -91,11 +91,12 @@ impl Process {
     }
 
     /// Waits until it has died by itself, of SIGKILL.
-    pub async fn died(mut self) {
+    pub async fn died(mut self, at: &str) {
         use std::os::unix::process::ExitStatusExt as _;
         let ended = tokio::time::timeout(std::time::Duration::from_secs(20), self.child.wait()).await;
-        let ended =
-            ended.unwrap_or_else(|_| panic!("it lives:\n{}", self.log())).expect("waiting for the host");
+        let ended = ended
+            .unwrap_or_else(|_| panic!("it lives past {at}:\n{}", self.log()))
+            .expect("waiting for the host");
         assert_eq!(ended.signal(), Some(9), "{ended}:\n{}", self.log());
     }
 
