@@ -4,12 +4,19 @@
 //! the two by exhaustive matches. The serde forms here are the recorded ones:
 //! `GET /decisions/{id}`, `sprag record` and the golden cases all show them.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::machine::{CauseKind, Status};
+
+pub use recovery::{
+    Action, Asked, Cooldown, CooldownAnswer, CooldownQuestion, Fate, Plan, PlanAnswer, RecoveryQuestion,
+    Ruling, Trigger,
+};
 
 /// Milliseconds since the Unix epoch, UTC.
 pub type Timestamp = u64;
@@ -353,13 +360,22 @@ pub struct Decision {
     pub question: Question,
     pub votes: Vec<Vote>,
     pub outcome: Outcome,
+    /// What the recovery policies made of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovery: Vec<Plan>,
+    /// What they asked for, and what became of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Asked>,
 }
 
 impl Decision {
     pub const FORMAT: &str = "sprag.decision/1";
 
-    /// Whether it must be kept: it moved or denied something.
+    /// Whether it must be kept: it moved or denied something, or set something in motion.
     pub fn is_remarkable(&self) -> bool {
+        if self.actions.iter().any(|asked| asked.fate == Fate::Owed) {
+            return true;
+        }
         match &self.outcome {
             Outcome::Moved { .. } => true,
             Outcome::Held { denials } => !denials.is_empty(),

@@ -1,9 +1,12 @@
 //! Between the host's words (`facts`) and the interface's, by exhaustive
 //! matches: a new status, cause or verdict does not compile until it is here.
 
-use super::bindings::{about, guard, types};
+use super::bindings::{about, cooldown, guard, recovery, types};
 use super::{Hook, PolicyError, SettingSpec, Threshold};
-use crate::facts::{Cause, CommandKind, Question, Readiness, Reason, Setting, Settings, Verdict};
+use crate::facts::{
+    Action, Cause, CommandKind, CooldownQuestion, Outcome, Question, Readiness, Reason, RecoveryQuestion,
+    Ruling, Setting, Settings, Trigger, Verdict, Workspace,
+};
 use crate::machine::Status;
 
 /// The parts of a question that need memory of their own; the rest is borrowed.
@@ -25,28 +28,125 @@ impl<'a> Lowered<'a> {
     }
 
     pub fn request(&self) -> guard::Request<'_> {
-        let w = &self.question.workspace;
         guard::Request {
             now: self.question.now,
-            workspace: types::Workspace {
-                id: &w.id,
-                kind: &w.kind,
-                runtime: &w.runtime,
-                provider: w.provider.as_deref(),
-                instance_id: w.instance_id.as_deref(),
-                status: lower_status(w.status),
-                status_since: w.status_since,
-                last_heartbeat_at: w.last_heartbeat_at,
-                active_tasks: w.active_tasks,
-                ancestor_paused: w.ancestor_paused,
-                persistent_volume: w.persistent_volume,
-                labels: &self.labels,
-            },
+            workspace: lower_workspace(&self.question.workspace, &self.labels),
             cause: lower_cause(&self.question.cause),
             settings: &self.settings,
             candidates: &self.candidates,
         }
     }
+}
+
+fn lower_workspace<'a>(w: &'a Workspace, labels: &'a [(&'a str, &'a str)]) -> types::Workspace<'a> {
+    types::Workspace {
+        id: &w.id,
+        kind: &w.kind,
+        runtime: &w.runtime,
+        provider: w.provider.as_deref(),
+        instance_id: w.instance_id.as_deref(),
+        status: lower_status(w.status),
+        status_since: w.status_since,
+        last_heartbeat_at: w.last_heartbeat_at,
+        active_tasks: w.active_tasks,
+        ancestor_paused: w.ancestor_paused,
+        persistent_volume: w.persistent_volume,
+        labels,
+    }
+}
+
+/// The same for the two other hooks.
+pub struct LoweredFacts<'a> {
+    workspace: &'a Workspace,
+    labels: Vec<(&'a str, &'a str)>,
+    settings: Vec<(&'a str, types::SettingParam<'a>)>,
+    reasons: Vec<types::ReasonParam<'a>>,
+}
+
+impl<'a> LoweredFacts<'a> {
+    pub fn new(workspace: &'a Workspace, settings: &'a Settings, outcome: Option<&'a Outcome>) -> Self {
+        let denials = match outcome {
+            Some(Outcome::Held { denials }) => denials.as_slice(),
+            _ => &[],
+        };
+        Self {
+            workspace,
+            labels: workspace.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+            settings: settings.iter().map(|(name, value)| (name.as_str(), lower_setting(value))).collect(),
+            reasons: denials.iter().map(|denial| lower_reason(&denial.reason)).collect(),
+        }
+    }
+
+    pub fn recovery<'b>(&'b self, question: &'b RecoveryQuestion<'_>) -> recovery::Request<'b> {
+        let outcome = match question.outcome {
+            Outcome::Moved { to, reason, .. } => recovery::Outcome::Moved(recovery::Move {
+                origin: lower_status(self.workspace.status),
+                target: lower_status(*to),
+                reason: lower_reason(reason),
+            }),
+            Outcome::Held { .. } => recovery::Outcome::Held(&self.reasons),
+        };
+        recovery::Request {
+            now: question.now,
+            workspace: lower_workspace(self.workspace, &self.labels),
+            cause: lower_cause(question.cause),
+            outcome,
+            settings: &self.settings,
+        }
+    }
+
+    pub fn cooldown<'b>(&'b self, question: &'b CooldownQuestion<'_>) -> cooldown::Request<'b> {
+        cooldown::Request {
+            now: question.now,
+            workspace: lower_workspace(self.workspace, &self.labels),
+            action: match question.action {
+                Action::ReconcilePlugins => types::ActionParam::ReconcilePlugins,
+                Action::Restart => types::ActionParam::Restart,
+                Action::StopInstance => types::ActionParam::StopInstance,
+                Action::Notify(subject) => types::ActionParam::Notify(subject),
+            },
+            settings: &self.settings,
+            last_fired_at: question.last_fired_at,
+            fired: question.fired,
+        }
+    }
+}
+
+fn lower_reason(reason: &Reason) -> types::ReasonParam<'_> {
+    types::ReasonParam { code: &reason.code, detail: reason.detail.as_deref() }
+}
+
+fn lift_reason(
+    reason: types::ReasonResult,
+    check: &impl Fn(&Reason) -> Result<(), PolicyError>,
+) -> Result<Reason, PolicyError> {
+    let reason = Reason { code: reason.code, detail: reason.detail };
+    check(&reason).map(|()| reason)
+}
+
+pub fn lift_trigger(
+    trigger: recovery::Trigger,
+    check: impl Fn(&Reason) -> Result<(), PolicyError>,
+) -> Result<Trigger, PolicyError> {
+    let action = match trigger.action {
+        types::ActionResult::ReconcilePlugins => Action::ReconcilePlugins,
+        types::ActionResult::Restart => Action::Restart,
+        types::ActionResult::StopInstance => Action::StopInstance,
+        types::ActionResult::Notify(subject) => Action::Notify(subject),
+    };
+    Ok(Trigger { action, reason: lift_reason(trigger.reason, &check)? })
+}
+
+pub fn lift_ruling(
+    ruling: cooldown::Ruling,
+    check: impl Fn(&Reason) -> Result<(), PolicyError>,
+) -> Result<Ruling, PolicyError> {
+    Ok(match ruling {
+        cooldown::Ruling::Ready => Ruling::Ready,
+        cooldown::Ruling::WaitUntil((until, reason)) => {
+            Ruling::WaitUntil { until, reason: lift_reason(reason, &check)? }
+        }
+    })
 }
 
 pub fn lower_status(status: Status) -> types::Status {
@@ -190,10 +290,7 @@ pub fn lift_verdict(
     verdict: guard::Verdict,
     check: impl Fn(&Reason) -> Result<(), PolicyError>,
 ) -> Result<Verdict, PolicyError> {
-    let reason = |r: types::ReasonResult| {
-        let reason = Reason { code: r.code, detail: r.detail };
-        check(&reason).map(|()| reason)
-    };
+    let reason = |r: types::ReasonResult| lift_reason(r, &check);
     Ok(match verdict {
         guard::Verdict::Allow(r) => Verdict::Allow(reason(r)?),
         guard::Verdict::Deny(r) => Verdict::Deny(reason(r)?),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bindings::about;
 use super::{Limits, PolicyError, convert};
-use crate::facts::{Cause, Question, Setting, Settings};
+use crate::facts::{Cause, Question, Setting, Settings, Workspace};
 use crate::machine::Status;
 
 /// Which of the interface's hooks a module exports.
@@ -180,8 +180,13 @@ impl Manifest {
 
     /// Whether a guard that says this of itself is to be asked.
     pub(super) fn guards(&self, question: &Question) -> bool {
-        let mut guards = self.interests.iter().filter(|i| i.hook == Hook::Guard).peekable();
-        guards.peek().is_none() || guards.any(|i| i.admits(question))
+        self.admits(Hook::Guard, &question.workspace, &question.cause)
+    }
+
+    /// Whether a module that says this of itself is to be asked about this hook.
+    pub(super) fn admits(&self, hook: Hook, workspace: &Workspace, cause: &Cause) -> bool {
+        let mut declared = self.interests.iter().filter(|i| i.hook == hook).peekable();
+        declared.peek().is_none() || declared.any(|i| i.admits(workspace, cause))
     }
 
     /// Checks given settings and fills in the defaults.
@@ -236,9 +241,8 @@ impl Interest {
         }
     }
 
-    fn admits(&self, question: &Question) -> bool {
-        let workspace = &question.workspace;
-        (self.causes.is_empty() || self.causes.iter().any(|c| c == cause_name(&question.cause)))
+    fn admits(&self, workspace: &Workspace, cause: &Cause) -> bool {
+        (self.causes.is_empty() || self.causes.iter().any(|c| c == cause_name(cause)))
             && (self.statuses.is_empty() || self.statuses.contains(&workspace.status))
             && (self.kinds.is_empty() || self.kinds.contains(&workspace.kind))
     }

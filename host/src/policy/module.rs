@@ -7,18 +7,23 @@ use wasmtime::component::{Instance, InstancePre};
 
 use super::bindings::{about, cooldown, guard, recovery};
 use super::classify::{Phase, classify};
-use super::convert::{self, Lowered};
+use super::convert::{self, Lowered, LoweredFacts};
 use super::engine::{self, Meter};
 use super::manifest::{bound_list, bound_string, is_kebab};
 use super::sandbox::Inner;
-use super::{Hooks, Limits, Manifest, PolicyError};
-use crate::facts::{Question, Reason, Settings, Verdict};
+use super::{Hook, Hooks, Limits, Manifest, PolicyError};
+use crate::facts::{
+    Action, Cause, CooldownQuestion, Question, Reason, RecoveryQuestion, Ruling, Settings, Trigger, Verdict,
+    Workspace,
+};
 
 /// A compiled, probed module.
 pub struct Module {
     sandbox: Arc<Inner>,
     pre: InstancePre<Meter>,
     guard: Option<guard::GuestIndices>,
+    cooldown: Option<cooldown::GuestIndices>,
+    recovery: Option<recovery::GuestIndices>,
     digest: String,
     hooks: Hooks,
     manifest: Manifest,
@@ -43,6 +48,8 @@ impl Module {
             return Err(wrong("it exports none of guard, cooldown and recovery".to_owned()));
         }
         let guard = hooks.guard.then(|| guard::GuestIndices::new(&pre)).transpose().map_err(missing)?;
+        let cooldown = hooks.cooldown.then(|| cooldown::GuestIndices::new(&pre)).transpose().map_err(missing)?;
+        let recovery = hooks.recovery.then(|| recovery::GuestIndices::new(&pre)).transpose().map_err(missing)?;
         let manifest = {
             let _slot = sandbox.slot().await?;
             let limits = &sandbox.limits;
@@ -50,12 +57,10 @@ impl Module {
             if let Some(guard) = &guard {
                 guard.load(&mut store, &instance).map_err(missing)?;
             }
-            if hooks.cooldown {
-                let cooldown = cooldown::GuestIndices::new(&pre).map_err(missing)?;
+            if let Some(cooldown) = &cooldown {
                 cooldown.load(&mut store, &instance).map_err(missing)?;
             }
-            if hooks.recovery {
-                let recovery = recovery::GuestIndices::new(&pre).map_err(missing)?;
+            if let Some(recovery) = &recovery {
                 recovery.load(&mut store, &instance).map_err(missing)?;
             }
             let about = about.load(&mut store, &instance).map_err(missing)?;
@@ -63,7 +68,7 @@ impl Module {
             let described = described.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
             Manifest::lift(described, hooks, limits)?
         };
-        Ok(Self { sandbox, pre, guard, digest, hooks, manifest })
+        Ok(Self { sandbox, pre, guard, cooldown, recovery, digest, hooks, manifest })
     }
 
     /// `sha256:` and 64 hexadecimal digits of the bytes as they were uploaded.
@@ -95,6 +100,57 @@ impl Module {
         self.hooks.guard && self.manifest.guards(question)
     }
 
+    /// Whether `recovery` is to be asked about a step on this row for this cause.
+    pub fn recovers(&self, workspace: &Workspace, cause: &Cause) -> bool {
+        self.hooks.recovery && self.manifest.admits(Hook::Recovery, workspace, cause)
+    }
+
+    /// Whether `cooldown` is to rule on what such a step sets in motion.
+    pub fn cools_down(&self, workspace: &Workspace, cause: &Cause) -> bool {
+        self.hooks.cooldown && self.manifest.admits(Hook::Cooldown, workspace, cause)
+    }
+
+    /// Asks `recovery.plan` in a new sandbox.
+    ///
+    /// # Errors
+    /// Whatever ended the call, or is wrong with its answer.
+    pub async fn plan(
+        &self,
+        question: &RecoveryQuestion<'_>,
+        settings: &Settings,
+    ) -> Result<Vec<Trigger>, PolicyError> {
+        let limits = &self.sandbox.limits;
+        let recovery = self.recovery.as_ref().ok_or_else(|| wrong("it exports no recovery".to_owned()))?;
+        let lowered = LoweredFacts::new(question.workspace, settings, Some(question.outcome));
+        let _slot = self.sandbox.slot().await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let recovery = recovery.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
+        let planned = recovery.call_plan(&mut store, lowered.recovery(question)).await;
+        let planned = planned.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+        bound_list("the triggers", planned.len(), limits)?;
+        planned.into_iter().map(|trigger| take_trigger(trigger, limits)).collect()
+    }
+
+    /// Asks `cooldown.check` in a new sandbox.
+    ///
+    /// # Errors
+    /// Whatever ended the call, or is wrong with its answer.
+    pub async fn rule(
+        &self,
+        question: &CooldownQuestion<'_>,
+        settings: &Settings,
+    ) -> Result<Ruling, PolicyError> {
+        let limits = &self.sandbox.limits;
+        let cooldown = self.cooldown.as_ref().ok_or_else(|| wrong("it exports no cooldown".to_owned()))?;
+        let lowered = LoweredFacts::new(question.workspace, settings, None);
+        let _slot = self.sandbox.slot().await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let cooldown = cooldown.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
+        let ruled = cooldown.call_check(&mut store, lowered.cooldown(question)).await;
+        let ruled = ruled.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+        convert::lift_ruling(ruled, |reason| check_reason(reason, limits))
+    }
+
     /// Asks `guard.decide` in a new sandbox: one verdict per candidate.
     ///
     /// Waits for a sandbox where all are in use. Dropping the future ends the
@@ -119,6 +175,19 @@ impl Module {
             Err(error) => Err(classify(&error, Phase::Call, store.data(), limits)),
         }
     }
+}
+
+/// A subject is a word to count and filter by, like a reason's code.
+fn take_trigger(trigger: recovery::Trigger, limits: &Limits) -> Result<Trigger, PolicyError> {
+    let trigger = convert::lift_trigger(trigger, |reason| check_reason(reason, limits))?;
+    if let Action::Notify(subject) = &trigger.action {
+        bound_string("a notice's subject", subject, limits)?;
+        if !is_kebab(subject) {
+            let what = super::classify::clip(format!("the subject {subject:?} is not in kebab-case"));
+            return Err(PolicyError::BadAnswer { what });
+        }
+    }
+    Ok(trigger)
 }
 
 async fn instantiate(

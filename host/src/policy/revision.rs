@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Module, PolicyError};
-use crate::facts::{Answer, Fault, Question, Settings, Vote};
+use crate::facts::{
+    Answer, Cooldown, CooldownAnswer, CooldownQuestion, Fault, Plan, PlanAnswer, Question,
+    RecoveryQuestion, Settings, Vote,
+};
 
 /// A module at its place in a revision, with all its settings.
 #[derive(Clone)]
@@ -41,6 +44,50 @@ impl Revision {
             });
         }
         votes
+    }
+
+    /// Asks every interested recovery policy, in order.
+    pub async fn plan(&self, question: &RecoveryQuestion<'_>) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for Binding { module, settings } in &self.bindings {
+            if !module.recovers(question.workspace, question.cause) {
+                continue;
+            }
+            let answer = match module.plan(question, settings).await {
+                Ok(triggers) => PlanAnswer::Triggers(triggers),
+                Err(error) => PlanAnswer::Error(Fault::from(&error)),
+            };
+            plans.push(Plan {
+                policy: module.manifest().name.clone(),
+                version: module.manifest().version.clone(),
+                digest: module.digest().to_owned(),
+                settings: settings.clone(),
+                answer,
+            });
+        }
+        plans
+    }
+
+    /// Asks every interested cooldown policy about one action, in order.
+    pub async fn rule(&self, question: &CooldownQuestion<'_>) -> Vec<Cooldown> {
+        let mut rulings = Vec::new();
+        for Binding { module, settings } in &self.bindings {
+            if !module.cools_down(question.workspace, question.cause) {
+                continue;
+            }
+            let answer = match module.rule(question, settings).await {
+                Ok(ruling) => CooldownAnswer::Ruling(ruling),
+                Err(error) => CooldownAnswer::Error(Fault::from(&error)),
+            };
+            rulings.push(Cooldown {
+                policy: module.manifest().name.clone(),
+                version: module.manifest().version.clone(),
+                digest: module.digest().to_owned(),
+                settings: settings.clone(),
+                answer,
+            });
+        }
+        rulings
     }
 }
 
