@@ -14,13 +14,16 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::facts::{Answer, Cause, Command, Decision, Denial, Outcome, Question, Reason, Vote};
+use crate::facts::{
+    Answer, Cause, Command, Decision, Denial, Fate, Outcome, PlanAnswer, Question, Reason, Vote,
+};
 use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
+use crate::recovery::{self, Fired};
 use crate::revisions::Active;
 use crate::store::{
-    Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Store, StoreError, TokenHash,
+    Commit, Ended, Ending, Hold, NewClaim, Owe, Registration, Snapshot, Step, Store, StoreError, TokenHash,
 };
 
 /// How often a step that was outrun starts again from new facts.
@@ -213,7 +216,7 @@ impl Advance {
             }
             let edge = match status.edge(cause.kind(), &facts.workspace.runtime) {
                 Ok(edge) => edge,
-                Err(none) => return Ok(Advanced::NoEdge(none)),
+                Err(none) => return self.beside_the_table(facts, cause, none).await,
             };
             let judged = self.judge(facts, &edge, cause, with).await?;
             if let Some(between) = &self.between {
@@ -257,6 +260,7 @@ impl Advance {
                 transition: None,
                 registration: Some(registration.clone()),
                 claim: None,
+                owes: Vec::new(),
                 decision: None,
             };
             match self.write(std::slice::from_ref(&step)).await? {
@@ -324,7 +328,8 @@ impl Advance {
             cause: cause.clone(),
             candidates: edge.candidates(),
         };
-        let decision = decide(&revision, version, question, &self.metrics).await;
+        let mut decision = decide(&revision, version, question, &self.metrics).await;
+        let owes = self.set_in_motion(&revision, &mut decision).await?;
         let transition = match &decision.outcome {
             Outcome::Moved { to, reason, .. } => edge.to(*to).ok().map(|step| (step, reason.clone())),
             Outcome::Held { .. } => None,
@@ -346,9 +351,82 @@ impl Advance {
                 _ => None,
             },
             transition,
+            owes,
             decision: kept.then(|| decision.clone()),
         };
         Ok(Judged { step, decision })
+    }
+
+    /// Asks what the step sets in motion; what of it is owed.
+    async fn set_in_motion(
+        &self,
+        revision: &Revision,
+        decision: &mut Decision,
+    ) -> Result<Vec<Owe>, StoreError> {
+        if !recovery::is_asked(revision, decision) {
+            return Ok(Vec::new());
+        }
+        recovery::plan(revision, decision).await;
+        for plan in &decision.recovery {
+            if let PlanAnswer::Error(fault) = &plan.answer
+                && self.metrics.policy_failed(&plan.policy, &fault.code).is_power_of_two()
+            {
+                tracing::warn!(policy.name = plan.policy, fault = fault.code, "a recovery policy failed");
+            }
+        }
+        let mut owes = Vec::new();
+        let mut actions = std::mem::take(&mut decision.actions);
+        for asked in &mut actions {
+            let key = asked.action.key();
+            let fired = self.store.cooldown(&decision.question.workspace.id, &key).await?;
+            let last = fired.map(|(at, _)| at);
+            let fired = Fired { last_at: last, times: fired.map_or(0, |(_, times)| times) };
+            recovery::rule(revision, decision, asked, fired).await;
+            self.metrics.asked(asked);
+            if asked.fate == Fate::Owed {
+                owes.push(Owe {
+                    action: asked.action.clone(),
+                    reason: asked.reason.clone(),
+                    last_fired_at: last,
+                    fired: asked.fired.saturating_add(1),
+                });
+            }
+        }
+        decision.actions = actions;
+        Ok(owes)
+    }
+
+    /// The table has no edge for this, and nobody judges it; but it may set something in motion.
+    async fn beside_the_table(
+        &self,
+        facts: Snapshot,
+        cause: &Cause,
+        none: NoSuchEdge,
+    ) -> Result<Advanced, StoreError> {
+        let revision = self.active.get();
+        let question = Question {
+            now: facts.now,
+            workspace: facts.workspace,
+            cause: cause.clone(),
+            candidates: Vec::new(),
+        };
+        let outcome = Outcome::Held { denials: Vec::new() };
+        let mut decision = Decision::new(facts.version, revision.number, question, Vec::new(), outcome);
+        let owes = self.set_in_motion(&revision, &mut decision).await?;
+        if !owes.is_empty() {
+            let step = Step {
+                workspace_id: decision.question.workspace.id.clone(),
+                version: facts.version,
+                transition: None,
+                registration: None,
+                claim: None,
+                owes,
+                decision: Some(decision),
+            };
+            // Whoever moves it meanwhile judges it anew; then this is out of date.
+            self.write(std::slice::from_ref(&step)).await?;
+        }
+        Ok(Advanced::NoEdge(none))
     }
 
     async fn write(&self, steps: &[Step]) -> Result<Commit, StoreError> {
@@ -392,15 +470,7 @@ pub async fn decide(
         }
     }
     metrics.decided(question.cause.kind(), &outcome);
-    Decision {
-        format: Decision::FORMAT.to_owned(),
-        id: Uuid::now_v7().to_string(),
-        row_version,
-        revision: revision.number,
-        question,
-        votes,
-        outcome,
-    }
+    Decision::new(row_version, revision.number, question, votes, outcome)
 }
 
 /// Without a revision nobody may allow anything: that is a denial of all.

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::claims::ClaimsConfig;
-use crate::effects::EffectsConfig;
+use crate::effects::{EffectsConfig, NotifyConfig};
 use crate::heartbeats::BatchConfig;
 use crate::http::{HttpConfig, Registration};
 use crate::policy::Limits;
@@ -51,6 +51,7 @@ pub struct Config {
     pub heartbeats: BatchConfig,
     pub claims: ClaimsConfig,
     pub effects: EffectsConfig,
+    pub notify: NotifyConfig,
     pub http: HttpConfig,
     pub limits: Limits,
     pub provisioning: ProvisioningConfig,
@@ -73,6 +74,7 @@ impl Default for Config {
             heartbeats: BatchConfig::default(),
             claims: ClaimsConfig::default(),
             effects: EffectsConfig::default(),
+            notify: NotifyConfig::default(),
             http: HttpConfig::default(),
             limits: Limits::default(),
             provisioning: ProvisioningConfig::default(),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::machine::{CauseKind, Status};
 
@@ -370,6 +371,27 @@ pub struct Decision {
 
 impl Decision {
     pub const FORMAT: &str = "sprag.decision/1";
+
+    /// A decision that has not yet set anything in motion, with an id of its own.
+    pub fn new(
+        row_version: i64,
+        revision: i64,
+        question: Question,
+        votes: Vec<Vote>,
+        outcome: Outcome,
+    ) -> Self {
+        Self {
+            format: Self::FORMAT.to_owned(),
+            id: Uuid::now_v7().to_string(),
+            row_version,
+            revision,
+            question,
+            votes,
+            outcome,
+            recovery: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
 
     /// Whether it must be kept: it moved or denied something, or set something in motion.
     pub fn is_remarkable(&self) -> bool {

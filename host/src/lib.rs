@@ -16,6 +16,7 @@ pub mod machine;
 pub mod metrics;
 pub mod policy;
 pub mod provision;
+pub mod recovery;
 pub mod replay;
 pub mod revisions;
 pub mod store;

@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::facts::Outcome;
+use crate::facts::{Asked, Fate, Outcome};
 use crate::machine::{CauseKind, Move};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -42,6 +42,18 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EffectLabels {
+    kind: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActionLabels {
+    action: &'static str,
+    fate: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ClaimLabels {
     kind: String,
 }
@@ -71,13 +83,15 @@ pub struct Metrics {
     decided: Family<DecidedLabels, Counter>,
     faults: Family<FaultLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    actions: Family<ActionLabels, Counter>,
     claims_opened: Family<ClaimLabels, Counter>,
     claims_ended: Family<ClaimEndLabels, Counter>,
     pub claims_taken_over: Counter,
     /// Open claims that were dropped and not ended: a bug that a test sees.
     pub claims_unspent: Counter,
-    pub effects_parked: Counter,
-    pub effects_done: Counter,
+    effects: Family<EffectLabels, Counter>,
+    effects_due: Gauge,
+    effects_parked: Gauge,
 }
 
 impl Default for Metrics {
@@ -94,12 +108,14 @@ impl Default for Metrics {
             decided: Family::default(),
             faults: Family::default(),
             requests: Family::default(),
+            actions: Family::default(),
             claims_opened: Family::default(),
             claims_ended: Family::default(),
             claims_taken_over: Counter::default(),
             claims_unspent: Counter::default(),
-            effects_parked: Counter::default(),
-            effects_done: Counter::default(),
+            effects: Family::default(),
+            effects_due: Gauge::default(),
+            effects_parked: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("heartbeats", "Heartbeats answered", this.heartbeats.clone());
@@ -124,14 +140,17 @@ impl Default for Metrics {
         );
         registry.register("http_connections", "Connections open now", this.http_connections.clone());
         registry.register("http_requests", "Requests answered", this.requests.clone());
+        registry.register("actions", "Actions that policies asked for", this.actions.clone());
         registry.register("claims_opened", "Claims opened", this.claims_opened.clone());
         registry.register("claims_ended", "Claims ended", this.claims_ended.clone());
         let taken_over = this.claims_taken_over.clone();
         registry.register("claims_taken_over", "Claims taken over after their lease lapsed", taken_over);
         let unspent = this.claims_unspent.clone();
         registry.register("claims_unspent", "Open claims dropped without an end: a bug", unspent);
-        registry.register("effects_done", "Owed effects delivered", this.effects_done.clone());
-        registry.register("effects_parked", "Owed effects given up on", this.effects_parked.clone());
+        registry.register("effects", "Deliveries of owed effects", this.effects.clone());
+        registry.register("effects_due", "Effects owed now", this.effects_due.clone());
+        let parked = this.effects_parked.clone();
+        registry.register("effects_parked", "Effects parked for a person to look at", parked);
         Self { registry, ..this }
     }
 }
@@ -169,6 +188,25 @@ impl Metrics {
     pub(crate) fn policy_failed(&self, policy: &str, code: &str) -> u64 {
         let labels = FaultLabels { policy: policy.to_owned(), code: code.to_owned() };
         self.faults.get_or_create(&labels).inc() + 1
+    }
+
+    pub(crate) fn asked(&self, asked: &Asked) {
+        let fate = match &asked.fate {
+            Fate::Owed => "owed",
+            Fate::Waits { .. } => "waits",
+            Fate::NotNow { .. } => "not_now",
+            Fate::NotEntitled { .. } => "not_entitled",
+        };
+        self.actions.get_or_create(&ActionLabels { action: asked.action.name(), fate }).inc();
+    }
+
+    pub(crate) fn effect_delivered(&self, kind: &str, outcome: &'static str) {
+        self.effects.get_or_create(&EffectLabels { kind: kind.to_owned(), outcome }).inc();
+    }
+
+    pub(crate) fn effects_waiting(&self, due: u64, parked: u64) {
+        self.effects_due.set(i64::try_from(due).unwrap_or(i64::MAX));
+        self.effects_parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn claim_opened(&self, kind: &str) {

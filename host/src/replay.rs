@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::advance::decide;
-use crate::facts::{Answer, Decision, Outcome, Verdict};
+use crate::facts::{Answer, Decision, Fate, Outcome, PlanAnswer, Reason, Verdict};
 use crate::machine::Status;
 use crate::metrics::Metrics;
 use crate::policy::Revision;
+use crate::recovery::{self, Fired};
 
 /// How closely then and now are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,19 @@ pub fn read_line(line: usize, text: &str) -> Result<Decision, RecordError> {
 pub async fn ask_again(revision: &Revision, then: &Decision) -> Decision {
     let mut now = decide(revision, then.row_version, then.question.clone(), &Metrics::default()).await;
     now.id.clone_from(&then.id);
+    if recovery::is_asked(revision, &now) {
+        recovery::plan(revision, &mut now).await;
+        let mut actions = std::mem::take(&mut now.actions);
+        for asked in &mut actions {
+            let stamp = then.actions.iter().find(|recorded| recorded.action == asked.action);
+            let stamp = stamp.map_or(Fired::default(), |recorded| Fired {
+                last_at: recorded.last_fired_at,
+                times: recorded.fired,
+            });
+            recovery::rule(revision, &now, asked, stamp).await;
+        }
+        now.actions = actions;
+    }
     now
 }
 
@@ -108,11 +122,66 @@ pub fn differences(then: &Decision, now: &Decision, closeness: Closeness) -> Vec
             }
         }
     }
+    for (policy, before, after) in unlike(&triggers(then, closeness), &triggers(now, closeness)) {
+        found.push(difference(None, Some(policy), before, after));
+    }
+    for (action, before, after) in unlike(&fates(then, closeness), &fates(now, closeness)) {
+        found.push(difference(None, Some(action), before, after));
+    }
     let (before, after) = (outcome_words(then, closeness), outcome_words(now, closeness));
     if before != after {
         found.push(difference(None, None, before, after));
     }
     found
+}
+
+/// What stands otherwise in the one than in the other: name, then, now.
+fn unlike(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<(String, String, String)> {
+    let names: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    let word = |words: &BTreeMap<String, String>, name: &String| {
+        words.get(name).cloned().unwrap_or_else(|| "nothing".to_owned())
+    };
+    names
+        .into_iter()
+        .map(|name| (name.clone(), word(then, name), word(now, name)))
+        .filter(|(_, then, now)| then != now)
+        .collect()
+}
+
+/// What each recovery policy set in motion.
+fn triggers(decision: &Decision, closeness: Closeness) -> BTreeMap<String, String> {
+    let words = |answer: &PlanAnswer| match answer {
+        PlanAnswer::Triggers(triggers) if triggers.is_empty() => "nothing".to_owned(),
+        PlanAnswer::Triggers(triggers) => {
+            let each = triggers.iter().map(|t| format!("{} ({})", t.action.key(), why(&t.reason, closeness)));
+            each.collect::<Vec<_>>().join(", ")
+        }
+        PlanAnswer::Error(fault) => format!("error {}", fault.code),
+    };
+    decision.recovery.iter().map(|plan| (plan.policy.clone(), words(&plan.answer))).collect()
+}
+
+/// What became of each action. A loss against another step is no word of a policy: it would be owed.
+fn fates(decision: &Decision, closeness: Closeness) -> BTreeMap<String, String> {
+    let words = |fate: &Fate| match fate {
+        Fate::Owed => "owed".to_owned(),
+        Fate::NotNow { reason } if reason.code == recovery::FIRED_MEANWHILE => "owed".to_owned(),
+        Fate::Waits { until, reason } => format!("waits until {until} ({})", why(reason, closeness)),
+        Fate::NotNow { reason } => format!("not now ({})", why(reason, closeness)),
+        Fate::NotEntitled { reason } => format!("not entitled ({})", why(reason, closeness)),
+    };
+    decision
+        .actions
+        .iter()
+        .map(|asked| (format!("action {}", asked.action.key()), words(&asked.fate)))
+        .collect()
+}
+
+fn why(reason: &Reason, closeness: Closeness) -> String {
+    match (closeness, &reason.detail) {
+        (Closeness::Exact, Some(detail)) => format!("{}: {detail}", reason.code),
+        _ => reason.code.clone(),
+    }
 }
 
 /// Each policy's word on each candidate.

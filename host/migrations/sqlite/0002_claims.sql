@@ -52,7 +52,9 @@ CREATE TABLE claim_steps (
 
 -- What a committed step owes the world.
 CREATE TABLE outbox (
-    id TEXT NOT NULL PRIMARY KEY,
+    -- The order in which one workspace's effects are delivered.
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
     workspace_id TEXT NOT NULL REFERENCES workspaces (id),
     kind TEXT NOT NULL,
     body TEXT NOT NULL,
@@ -65,4 +67,22 @@ CREATE TABLE outbox (
 );
 
 CREATE INDEX outbox_due ON outbox (due_at) WHERE state = 'due';
-CREATE INDEX outbox_by_workspace ON outbox (workspace_id, id);
+CREATE INDEX outbox_in_order ON outbox (workspace_id, seq) WHERE state = 'due';
+CREATE INDEX outbox_by_state ON outbox (state, seq);
+
+-- When each action last fired; shared by all hosts.
+CREATE TABLE cooldowns (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    action TEXT NOT NULL,
+    last_fired_at INTEGER NOT NULL,
+    fired INTEGER NOT NULL,
+    PRIMARY KEY (workspace_id, action)
+);
+
+-- What each workspace should have installed.
+CREATE TABLE declared_plugins (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    name TEXT NOT NULL,
+    version TEXT,
+    PRIMARY KEY (workspace_id, name)
+);

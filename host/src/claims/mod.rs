@@ -167,6 +167,24 @@ impl Claims {
         asked.await.map_err(|_| CommandError::Stopping)?
     }
 
+    /// [`Claims::command`] by a claim of this id: where there is one already, it was asked before.
+    ///
+    /// # Errors
+    /// Those of [`Claims::command`].
+    pub async fn command_once(
+        &self,
+        claim_id: &str,
+        id: &str,
+        command: Command,
+    ) -> Result<Commanded, CommandError> {
+        if let Some(claim) = self.0.store.claim(claim_id).await? {
+            return Ok(Commanded::Claimed(Box::new(claim)));
+        }
+        let (host, id, claim_id) = (self.0.clone(), id.to_owned(), claim_id.to_owned());
+        let asked = self.0.running.spawn(async move { host.command_as(claim_id, &id, &command, None).await });
+        asked.await.map_err(|_| CommandError::Stopping)?
+    }
+
     /// The claim of a workspace that is about to be created with this provider.
     ///
     /// # Errors
@@ -278,8 +296,19 @@ impl Host {
         command: &Command,
         parent: Option<&str>,
     ) -> Result<Commanded, CommandError> {
+        self.command_as(Uuid::now_v7().to_string(), id, command, parent).await
+    }
+
+    async fn command_as(
+        self: &Arc<Self>,
+        claim_id: String,
+        id: &str,
+        command: &Command,
+        parent: Option<&str>,
+    ) -> Result<Commanded, CommandError> {
         let kind = command.command.cause().as_str();
-        let claim = self.new_claim(kind, &command.actor, parent, command.target_provider.clone());
+        let target = command.target_provider.clone();
+        let claim = NewClaim { id: claim_id, ..self.new_claim(kind, &command.actor, parent, target) };
         Ok(match self.advance.command(id, command, &claim).await? {
             Advanced::Moved { .. } => {
                 let open = self.store.claim(&claim.id).await?;

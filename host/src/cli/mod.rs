@@ -4,6 +4,7 @@ pub mod agent;
 mod box_supervisor;
 pub mod claim;
 mod client;
+pub mod effects;
 pub mod machine;
 pub mod migrate;
 pub mod policy;
@@ -37,6 +38,8 @@ enum Verb {
     Workspace(workspace::Args),
     /// See what became of a command, step by step
     Claim(claim::Args),
+    /// See what is owed; deliver what was parked again, or drop it
+    Effects(effects::Args),
     /// Bring a database's schema up to date
     Migrate(migrate::Args),
     /// Print the table of statuses and edges
@@ -76,6 +79,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Serve(args) => wait_for(serve::run(&args)),
         Verb::Workspace(args) => wait_for(workspace::run(&args)),
         Verb::Claim(args) => wait_for(claim::run(&args)),
+        Verb::Effects(args) => wait_for(effects::run(&args)),
         Verb::Migrate(args) => wait_for(migrate::run(&args)),
         Verb::Policy(args) => wait_for(policy::run(&args)),
         Verb::Record(args) => wait_for(record::run(&args)),

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::advance::Advance;
 use crate::claims::Claims;
 use crate::config::{Config, Flags, LogFormat};
-use crate::effects::Effects;
+use crate::effects::{Effects, Webhook};
 use crate::heartbeats::Heartbeats;
 use crate::http::{self, Access, Api, Registry};
 use crate::metrics::Metrics;
@@ -83,7 +83,15 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         config.registry_url(),
     );
     background.spawn(claims.clone().watch(stop.clone()));
-    let effects = Effects::new(store.clone(), dispatcher, metrics.clone(), config.effects.clone());
+    let webhook = Webhook::of(&config.notify).context("setting notices up")?;
+    let effects = Effects::new(
+        store.clone(),
+        dispatcher,
+        claims.clone(),
+        webhook,
+        metrics.clone(),
+        config.effects.clone(),
+    );
     background.spawn(effects.watch(stop.clone()));
     background.close();
     let (heartbeats, collector) =
@@ -94,6 +102,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
             advance,
             claims: claims.clone(),
             heartbeats,
+            privileged_plugins: config.effects.privileged_plugins.clone(),
             metrics,
         }),
         revisions,

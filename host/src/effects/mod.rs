@@ -1,50 +1,54 @@
 //! The outbox's worker: what a committed step owes the world is delivered, at
 //! least once, by whichever host takes it; what can't be delivered is parked
-//! where operators see it.
+//! where operators see it (`GET /effects`, `sprag effects`).
 //!
-//! For now one thing is owed: the stop of a box that nobody could stop, or
-//! whose workspace was removed.
+//! | File | Holds |
+//! |---|---|
+//! | `deliver` | one delivery of each kind |
+//! | `webhook` | notices, signed as Standard Webhooks |
+//! | `plugins` | who may have which plugin |
+//! | `config` | how patient it is |
 
+mod config;
+mod deliver;
+pub mod plugins;
+mod webhook;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub use config::{EffectsConfig, NotifyConfig};
+pub use webhook::{Webhook, WebhookError};
+
+use crate::claims::Claims;
 use crate::metrics::Metrics;
-use crate::provision::{Call, DispatchError, Dispatcher, Fence};
-use crate::store::{DueEffect, OwedStop, STOP, Store, StoreError};
+use crate::provision::Dispatcher;
+use crate::store::{Effect, Store, StoreError};
 
 /// Effects that one tick takes at most.
 const TAKEN_AT_ONCE: u32 = 32;
 
-/// Under `[effects]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EffectsConfig {
-    /// How often this host looks for effects that are due, in milliseconds.
-    pub tick_ms: u64,
-    /// How long an effect is its taker's, in milliseconds; longer than its delivery may take.
-    pub lease_ms: u64,
-    /// Deliveries after which an effect is parked.
-    pub attempts: u32,
-    /// The pause after the first delivery that failed, in milliseconds; it doubles.
-    pub backoff_ms: u64,
-    /// The longest pause, in milliseconds.
-    pub backoff_max_ms: u64,
-}
-
-impl Default for EffectsConfig {
-    fn default() -> Self {
-        Self { tick_ms: 1_000, lease_ms: 300_000, attempts: 12, backoff_ms: 1_000, backoff_max_ms: 300_000 }
-    }
+/// What became of one delivery.
+enum Delivered {
+    Done,
+    /// It is over, and this is how.
+    Noted(String),
+    /// Again later, as long as there are attempts.
+    Failed(String),
+    /// It can't work: a person has to look.
+    Hopeless(String),
 }
 
 /// Delivers what is owed.
 pub struct Effects {
     store: Store,
     dispatcher: Arc<Dispatcher>,
+    claims: Claims,
+    webhook: Option<Webhook>,
     metrics: Arc<Metrics>,
     config: EffectsConfig,
 }
@@ -53,10 +57,12 @@ impl Effects {
     pub fn new(
         store: Store,
         dispatcher: Arc<Dispatcher>,
+        claims: Claims,
+        webhook: Option<Webhook>,
         metrics: Arc<Metrics>,
         config: EffectsConfig,
     ) -> Self {
-        Self { store, dispatcher, metrics, config }
+        Self { store, dispatcher, claims, webhook, metrics, config }
     }
 
     /// Ticks until `stop`.
@@ -64,15 +70,20 @@ impl Effects {
         let every = Duration::from_millis(self.config.tick_ms.max(10));
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(every) => {}
-            }
-            tokio::select! {
                 // What is under way becomes due again by its lease.
                 () = stop.cancelled() => return,
-                ticked = self.tick() => if let Err(error) = ticked {
-                    tracing::error!(error = &error as &dyn std::error::Error, "delivering what is owed");
+                ticked = self.tick() => match ticked {
+                    // There may be more: what was taken stood in the way of what is behind it.
+                    Ok(taken) if taken > 0 => continue,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "delivering what is owed");
+                    }
                 }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(every) => {}
             }
         }
     }
@@ -84,56 +95,59 @@ impl Effects {
     pub async fn tick(&self) -> Result<usize, StoreError> {
         let due = self.store.due_effects(TAKEN_AT_ONCE, self.config.lease_ms).await?;
         let taken = due.len();
-        let delivered = due.iter().map(|effect| self.deliver(effect));
-        for delivered in futures::future::join_all(delivered).await {
+        // Workspaces side by side, the effects of each one after the other.
+        let mut by_workspace: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
+        for effect in &due {
+            by_workspace.entry(&effect.workspace_id).or_default().push(effect);
+        }
+        let each = by_workspace.into_values().map(|effects| async move {
+            for effect in effects {
+                self.deliver(effect).await?;
+            }
+            Ok::<(), StoreError>(())
+        });
+        for delivered in futures::future::join_all(each).await {
             delivered?;
+        }
+        if let Ok((due, parked)) = self.store.effect_counts().await {
+            self.metrics.effects_waiting(due, parked);
         }
         Ok(taken)
     }
 
-    async fn deliver(&self, effect: &DueEffect) -> Result<(), StoreError> {
-        let delivered = match effect.kind.as_str() {
-            STOP => self.stop(effect).await?,
-            other => Err(format!("no effect is of kind {other:?}")),
+    async fn deliver(&self, effect: &Effect) -> Result<(), StoreError> {
+        let (why, hopeless) = match self.once(effect).await? {
+            Delivered::Done => {
+                self.metrics.effect_delivered(&effect.kind, "done");
+                return self.store.effect_done(&effect.id, None).await;
+            }
+            Delivered::Noted(note) => {
+                self.metrics.effect_delivered(&effect.kind, "done");
+                return self.store.effect_done(&effect.id, Some(&note)).await;
+            }
+            Delivered::Failed(why) => (why, false),
+            Delivered::Hopeless(why) => (why, true),
         };
-        let Err(why) = delivered else {
-            self.metrics.effects_done.inc();
-            return self.store.effect_done(&effect.id).await;
-        };
-        let parked = effect.attempts >= self.config.attempts;
+        let parked = hopeless || effect.attempts >= self.config.attempts;
+        self.metrics.effect_delivered(&effect.kind, if parked { "parked" } else { "failed" });
+        let (id, workspace, kind) = (&effect.id, &effect.workspace_id, &effect.kind);
         if parked {
-            self.metrics.effects_parked.inc();
             tracing::error!(
-                effect.id = effect.id,
-                workspace.id = effect.workspace_id,
-                "an owed {} is given up on after {} deliveries: {why}",
-                effect.kind,
+                effect.id = id,
+                effect.kind = kind,
+                workspace.id = workspace,
+                "parked after {} deliveries: {why}",
                 effect.attempts
+            );
+        } else {
+            tracing::warn!(
+                effect.id = id,
+                effect.kind = kind,
+                workspace.id = workspace,
+                "not delivered: {why}"
             );
         }
         self.store.effect_failed(&effect.id, self.pause(effect.attempts), &why, parked).await
-    }
-
-    /// The inner error says why it is still owed.
-    async fn stop(&self, effect: &DueEffect) -> Result<Result<(), String>, StoreError> {
-        let Ok(owed) = serde_json::from_str::<OwedStop>(&effect.body) else {
-            return Ok(Err("its body is no owed stop".to_owned()));
-        };
-        // A fence of the row as it is now: of a removed one nothing newer will come.
-        let Some((epoch, seq)) = self.store.next_fence(&effect.workspace_id).await? else {
-            return Ok(Ok(()));
-        };
-        let call = Call {
-            workspace_id: effect.workspace_id.clone(),
-            fence: Fence { epoch, seq },
-            // A refusal finishes its key too, and must not be the last word; stopping twice is stopping once.
-            key: format!("{}.{}", effect.id, effect.attempts),
-        };
-        Ok(match self.dispatcher.stop(&owed.provider, &call, &owed.instance_id).await {
-            Ok(_) => Ok(()),
-            Err(DispatchError::Stale { accepted }) => Err(format!("overtaken by {accepted}; again")),
-            Err(e) => Err(e.to_string()),
-        })
     }
 
     fn pause(&self, attempts: u32) -> u64 {

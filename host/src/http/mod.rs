@@ -12,6 +12,7 @@ mod body;
 mod claims;
 mod config;
 mod decisions;
+mod effects;
 mod error;
 mod events;
 mod guard;
@@ -53,6 +54,8 @@ pub struct Registry {
     pub advance: Advance,
     pub claims: Claims,
     pub heartbeats: Heartbeats,
+    /// Plugins that only workspaces of kind `platform` may have.
+    pub privileged_plugins: Vec<String>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -126,6 +129,10 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(claims::of_workspace))
         .routes(routes!(claims::command))
         .routes(routes!(claims::read))
+        .routes(routes!(effects::declare, effects::declared))
+        .routes(routes!(effects::list))
+        .routes(routes!(effects::retry))
+        .routes(routes!(effects::give_up))
         .routes(routes!(events::all))
         .routes(routes!(events::of_workspace))
         .routes(routes!(events::stream))

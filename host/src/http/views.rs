@@ -7,19 +7,13 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::facts::{Reason, Timestamp};
+use crate::clock::rfc3339;
+use crate::facts::Reason;
 use crate::machine::Status;
 use crate::store::{
-    BoundModule, Claim, ClaimState, Event, JournaledStep, RevisionRow, StepState, WorkspaceView,
+    BoundModule, Claim, ClaimState, Effect, EffectState, Event, JournaledStep, RevisionRow, StepState,
+    WorkspaceView,
 };
-
-/// `2026-11-21T21:43:12.000Z`.
-pub(super) fn rfc3339(at: Timestamp) -> String {
-    i64::try_from(at)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .map_or_else(|| at.to_string(), |at| format!("{at:.3}"))
-}
 
 /// A workspace.
 #[derive(Debug, Serialize, ToSchema)]
@@ -246,6 +240,44 @@ impl From<JournaledStep> for StepBody {
             detail: line.detail,
             begun_at: rfc3339(line.begun_at),
             ended_at: line.ended_at.map(rfc3339),
+        }
+    }
+}
+
+/// What a committed step owes the world.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EffectBody {
+    id: String,
+    workspace_id: String,
+    /// `reconcile_plugins`, `restart`, `stop_instance`, `notify`, or `stop` (of a box that was left).
+    kind: String,
+    state: EffectState,
+    /// What is to be done, and why.
+    body: Value,
+    /// Deliveries so far.
+    attempts: u32,
+    #[schema(format = DateTime)]
+    due_at: String,
+    last_error: Option<String>,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+}
+
+impl From<Effect> for EffectBody {
+    fn from(effect: Effect) -> Self {
+        Self {
+            id: effect.id,
+            workspace_id: effect.workspace_id,
+            kind: effect.kind,
+            state: effect.state,
+            body: effect.body,
+            attempts: effect.attempts,
+            due_at: rfc3339(effect.due_at),
+            last_error: effect.last_error,
+            created_at: rfc3339(effect.created_at),
+            ended_at: effect.ended_at.map(rfc3339),
         }
     }
 }

@@ -48,8 +48,10 @@ impl Module {
             return Err(wrong("it exports none of guard, cooldown and recovery".to_owned()));
         }
         let guard = hooks.guard.then(|| guard::GuestIndices::new(&pre)).transpose().map_err(missing)?;
-        let cooldown = hooks.cooldown.then(|| cooldown::GuestIndices::new(&pre)).transpose().map_err(missing)?;
-        let recovery = hooks.recovery.then(|| recovery::GuestIndices::new(&pre)).transpose().map_err(missing)?;
+        let cooldown =
+            hooks.cooldown.then(|| cooldown::GuestIndices::new(&pre)).transpose().map_err(missing)?;
+        let recovery =
+            hooks.recovery.then(|| recovery::GuestIndices::new(&pre)).transpose().map_err(missing)?;
         let manifest = {
             let _slot = sandbox.slot().await?;
             let limits = &sandbox.limits;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Module, PolicyError};
 use crate::facts::{
-    Answer, Cooldown, CooldownAnswer, CooldownQuestion, Fault, Plan, PlanAnswer, Question,
-    RecoveryQuestion, Settings, Vote,
+    Answer, Cooldown, CooldownAnswer, CooldownQuestion, Fault, Plan, PlanAnswer, Question, RecoveryQuestion,
+    Settings, Vote,
 };
 
 /// A module at its place in a revision, with all its settings.

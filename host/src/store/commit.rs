@@ -9,7 +9,8 @@ use super::pool::{On, Store, Tx};
 use super::rows::text;
 use super::types::{Commit, Registration, Step};
 use super::workspaces::PUT_CARD;
-use super::{claims, decisions, events, tokens};
+use super::{claims, decisions, events, outbox, tokens};
+use crate::facts::{Action, Decision, Fate, Reason};
 use crate::machine::{Move, Status};
 
 const MOVE: &str = "
@@ -20,6 +21,10 @@ const MOVE: &str = "
 const REMOVE: &str = "
     UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
     WHERE id = $1 AND version = $2 AND status = $3";
+
+/// The guard of a step that only owes something. It takes the row, so that of two such steps one comes first.
+const AS_JUDGED: &str =
+    "UPDATE workspaces SET version = version WHERE id = $1 AND version = $2 RETURNING version";
 
 /// Also the guard of a registration that moves nothing.
 const REGISTER: &str = "
@@ -98,10 +103,42 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
             return Ok(registered);
         }
     }
-    if let Some(decision) = &step.decision {
-        decisions::record(tx, decision).await?;
+    if step.transition.is_none() && step.registration.is_none() && !step.owes.is_empty() {
+        // Nothing else of this step looks whether the row is as it was judged.
+        let id = text(&step.workspace_id);
+        if fetch_optional!(tx.on(), (i64,), AS_JUDGED, id, step.version)?.is_none() {
+            return Ok(Commit::Outran);
+        }
+    }
+    let lost = owe_all(tx, step).await?;
+    match &step.decision {
+        Some(decision) if lost.is_empty() => decisions::record(tx, decision).await?,
+        Some(decision) => decisions::record(tx, &without(decision, &lost)).await?,
+        None => {}
     }
     Ok(Commit::Done)
+}
+
+/// Writes what a step owes; the actions that somebody else has fired meanwhile.
+async fn owe_all(tx: &mut Tx, step: &Step) -> Result<Vec<Action>, StoreError> {
+    let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
+    let mut lost = Vec::new();
+    for owes in &step.owes {
+        if !outbox::owe_action(tx, &step.workspace_id, owes, decision_id).await? {
+            lost.push(owes.action.clone());
+        }
+    }
+    Ok(lost)
+}
+
+/// The decision as it turned out.
+fn without(decision: &Decision, lost: &[Action]) -> Decision {
+    let mut decision = decision.clone();
+    for asked in decision.actions.iter_mut().filter(|asked| lost.contains(&asked.action)) {
+        let detail = "another step has just set it in motion";
+        asked.fate = Fate::NotNow { reason: Reason::new("fired-meanwhile", detail) };
+    }
+    decision
 }
 
 async fn moved(tx: &mut Tx, step: &Step, to: &Move) -> Result<bool, StoreError> {

@@ -20,6 +20,8 @@
 //! | `workspaces` | create, read, list, patch, the row to be judged |
 //! | `beats` | the hot path: a batch of heartbeats in one statement |
 //! | `commit` | the guarded step: status, event, decision, registration |
+//! | `outbox` | what committed steps owe, and the stamps of cooldowns |
+//! | `plugins` | what each workspace should have installed |
 //! | `claims` | the sagas, their journals, and what they leave owed |
 //! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
@@ -34,18 +36,22 @@ mod commit;
 mod decisions;
 mod error;
 mod events;
+mod outbox;
+mod plugins;
 mod policies;
 mod tokens;
 mod types;
 mod workspaces;
 
 pub use claims::{
-    Begin, Begun, Claim, ClaimState, DueEffect, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
-    OwedStop, STOP, StepState,
+    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim, OwedStop,
+    StepState, UnknownState,
 };
 pub use error::StoreError;
+pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
 pub use types::{
-    Beat, Beaten, BoundModule, Commit, Event, Filter, NewWorkspace, Patch, Placed, Registration, RevisionRow,
-    Snapshot, Step, StoredModule, TokenHash, WorkspaceView,
+    Beat, Beaten, BoundModule, Commit, DeclaredPlugin, Effect, EffectState, Event, Filter, NewWorkspace, Owe,
+    Patch, Placed, Registration, Retried, RevisionRow, Snapshot, Step, StoredModule, TokenHash,
+    WorkspaceView,
 };

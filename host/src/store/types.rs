@@ -10,9 +10,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::claims::NewClaim;
+use super::claims::{NewClaim, UnknownState};
 use super::error::StoreError;
-use crate::facts::{Decision, Reason, Settings, Timestamp, Workspace};
+use crate::facts::{Action, Decision, Reason, Settings, Timestamp, Workspace};
 use crate::machine::{Move, Status};
 
 /// SHA-256 of a bearer token.
@@ -174,6 +174,8 @@ pub struct Step {
     pub registration: Option<Registration>,
     /// A claim to be opened with the transition, on the row as it was judged.
     pub claim: Option<(NewClaim, Workspace)>,
+    /// What it owes the world, each at most once within its cooldown.
+    pub owes: Vec<Owe>,
     /// Kept with the step; None where it is not sampled.
     pub decision: Option<Decision>,
 }
@@ -181,8 +183,94 @@ pub struct Step {
 impl Step {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.transition.is_none() && self.registration.is_none() && self.decision.is_none()
+        self.transition.is_none()
+            && self.registration.is_none()
+            && self.owes.is_empty()
+            && self.decision.is_none()
     }
+}
+
+/// An action that a step owes, with the stamp of its cooldown as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owe {
+    pub action: Action,
+    pub reason: Reason,
+    /// Where somebody else has fired it since, it is not owed again.
+    pub last_fired_at: Option<Timestamp>,
+    /// How often it has fired with this time, since the workspace was last healthy.
+    pub fired: u32,
+}
+
+/// A plugin that a workspace should have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+pub struct DeclaredPlugin {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// How an effect stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectState {
+    /// To be delivered, now or later.
+    Due,
+    Done,
+    /// Its attempts are spent; a person retries or drops it.
+    Parked,
+    /// Given up by a person.
+    Dropped,
+}
+
+impl EffectState {
+    pub const ALL: [EffectState; 4] =
+        [EffectState::Due, EffectState::Done, EffectState::Parked, EffectState::Dropped];
+
+    /// The one string form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EffectState::Due => "due",
+            EffectState::Done => "done",
+            EffectState::Parked => "parked",
+            EffectState::Dropped => "dropped",
+        }
+    }
+}
+
+impl std::str::FromStr for EffectState {
+    type Err = UnknownState;
+
+    fn from_str(name: &str) -> Result<Self, UnknownState> {
+        EffectState::ALL.into_iter().find(|s| s.as_str() == name).ok_or_else(|| UnknownState(name.to_owned()))
+    }
+}
+
+/// What a committed step owes the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    /// Its place in the order.
+    pub seq: i64,
+    pub id: String,
+    pub workspace_id: String,
+    /// `stop`, or an action's name.
+    pub kind: String,
+    pub body: Value,
+    pub state: EffectState,
+    /// Deliveries so far.
+    pub attempts: u32,
+    pub due_at: Timestamp,
+    pub last_error: Option<String>,
+    pub created_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+/// What became of a person's word on an effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Retried {
+    Done(Effect),
+    /// It is in no state for that; as it is.
+    Not(Effect),
+    Unknown,
 }
 
 /// What became of a commit.

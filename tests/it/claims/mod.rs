@@ -120,7 +120,7 @@ impl Scene {
     async fn settled(&self, id: &str) {
         self.until("no claim is open", async || self.row(id).await["claim_id"].is_null()).await;
         self.until("nothing is owed", async || {
-            self.db.store.owed_effects().await.expect("reading the outbox") == 0
+            self.db.store.effect_counts().await.expect("reading the outbox") == (0, 0)
         })
         .await;
         let row = self.row(id).await;

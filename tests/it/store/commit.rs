@@ -15,6 +15,7 @@ fn still(id: &str, version: i64) -> Step {
         transition: None,
         registration: None,
         claim: None,
+        owes: Vec::new(),
         decision: None,
     }
 }

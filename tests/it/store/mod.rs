@@ -29,6 +29,7 @@ fn step(id: &str, version: i64, from: Status, target: Status, cause: CauseKind) 
         version,
         transition: Some(to(from, target, cause)),
         claim: None,
+        owes: Vec::new(),
         registration: None,
         decision: None,
     }
@@ -58,6 +59,8 @@ fn decision(id: &str, read: &Snapshot) -> Decision {
             candidates: vec![Status::Offline],
         },
         votes: Vec::new(),
+        recovery: Vec::new(),
+        actions: Vec::new(),
         outcome: Outcome::Held { denials: Vec::new() },
     }
 }

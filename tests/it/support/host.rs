@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sprag::advance::Advance;
 use sprag::claims::{Claims, ClaimsConfig};
-use sprag::effects::{Effects, EffectsConfig};
+use sprag::effects::{Effects, EffectsConfig, Webhook};
 use sprag::heartbeats::{BatchConfig, Heartbeats};
 use sprag::http::Registration;
 use sprag::http::{Access, Api, HttpConfig, Registry, serve};
@@ -29,7 +29,6 @@ use super::{policy_dir, sprag_bin};
 pub const ADMIN: &str = "an-admin-token-for-tests";
 
 /// How a test host differs from an ordinary one.
-#[derive(Clone)]
 pub struct Setup {
     pub registration: Registration,
     pub http: HttpConfig,
@@ -40,6 +39,9 @@ pub struct Setup {
     pub providers: BTreeMap<String, Arc<dyn Provisioner>>,
     pub provisioning: ProvisioningConfig,
     pub claims: ClaimsConfig,
+    pub effects: EffectsConfig,
+    pub webhook: Option<Webhook>,
+    pub privileged_plugins: Vec<String>,
 }
 
 impl Default for Setup {
@@ -52,6 +54,9 @@ impl Default for Setup {
             providers: BTreeMap::new(),
             provisioning: ProvisioningConfig { backoff_ms: 5, backoff_max_ms: 20, ..Default::default() },
             claims: ClaimsConfig { lease_ms: 1_000, tick_ms: 100, ..Default::default() },
+            effects: EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() },
+            webhook: None,
+            privileged_plugins: Vec::new(),
         }
     }
 }
@@ -134,10 +139,25 @@ impl TestHost {
             url.clone(),
         );
         tokio::spawn(claims.clone().watch(stop.clone()));
-        let effects_config = EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() };
-        let effects = Effects::new(store.clone(), dispatcher, metrics.clone(), effects_config);
+        let effects_config =
+            EffectsConfig { privileged_plugins: setup.privileged_plugins.clone(), ..setup.effects };
+        let effects = Effects::new(
+            store.clone(),
+            dispatcher,
+            claims.clone(),
+            setup.webhook,
+            metrics.clone(),
+            effects_config,
+        );
         tokio::spawn(effects.watch(stop.clone()));
-        let registry = Registry { store, advance, claims, heartbeats, metrics: metrics.clone() };
+        let registry = Registry {
+            store,
+            advance,
+            claims,
+            heartbeats,
+            privileged_plugins: setup.privileged_plugins,
+            metrics: metrics.clone(),
+        };
         let api = Api {
             registry: Arc::new(registry),
             revisions,

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 8] = [
     &["facts"],
     &["clock", "metrics"],
     &["store", "policy", "provision"],
-    &["advance", "heartbeats", "revisions", "claims", "effects", "replay"],
+    &["advance", "recovery", "heartbeats", "revisions", "claims", "effects", "replay"],
     &["http", "loops"],
     // The configuration has a section of each module below.
     &["config"],

@@ -1,8 +1,9 @@
 //! The journal: what a claim is about to do, and what became of it.
 
 use super::types::{Begin, Begun, Claim, Effects, Hold, JournaledStep, StepState};
-use super::{owe, reason, status};
+use super::{reason, status};
 use crate::store::error::StoreError;
+use crate::store::outbox::owe_stop;
 use crate::store::pool::{Store, Tx};
 use crate::store::rows::{At, count, text};
 use crate::store::{events, tokens};
@@ -174,7 +175,7 @@ async fn apply(tx: &mut Tx, hold: &Hold, version: i64, effects: &Effects<'_>) ->
     }
     if let Some(left) = effects.left {
         events::record_left_box(tx, &id, version, left).await?;
-        owe(tx, &id, left).await?;
+        owe_stop(tx, &id, left).await?;
     }
     Ok(())
 }

@@ -6,12 +6,11 @@
 //! can't both hold one, and all transactions take their rows in one order.
 
 mod journal;
-mod outbox;
 mod types;
 
 pub use types::{
-    Begin, Begun, Claim, ClaimState, DueEffect, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
-    OwedStop, StepState,
+    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim, OwedStop,
+    StepState, UnknownState,
 };
 
 use super::error::StoreError;
@@ -21,8 +20,7 @@ use super::rows::{At, count, optional_text, text};
 use crate::facts::{Reason, Workspace};
 use crate::machine::Status;
 
-pub use outbox::STOP;
-pub(super) use outbox::owe;
+use super::outbox::owe_stop;
 
 const OPEN_ROW: &str = "
     UPDATE workspaces SET claim_id = $2, claim_epoch = claim_epoch + 1, fence_seq = 0 WHERE id = $1
@@ -132,7 +130,7 @@ pub(super) async fn supersede(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
     }
     owed.dedup();
     for stop in &owed {
-        owe(tx, id, stop).await?;
+        owe_stop(tx, id, stop).await?;
     }
     Ok(())
 }
@@ -215,7 +213,7 @@ impl Store {
         };
         execute!(tx.on(), REVOKE_OF_BOX, text(&hold.workspace_id), ending.instance_id)?;
         for stop in &ending.owed {
-            owe(&mut tx, &hold.workspace_id, stop).await?;
+            owe_stop(&mut tx, &hold.workspace_id, stop).await?;
         }
         tx.commit().await?;
         Ok(Ended::Done { spoken })

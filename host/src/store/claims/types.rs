@@ -216,13 +216,3 @@ pub enum Ended {
     /// The claim is not this holder's any more. Nothing was written.
     Lost,
 }
-
-/// An effect that is due.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DueEffect {
-    pub id: String,
-    pub workspace_id: String,
-    pub kind: String,
-    pub body: String,
-    pub attempts: u32,
-}

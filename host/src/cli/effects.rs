@@ -1,0 +1,78 @@
+//! `sprag effects …`: what is owed, and what was given up on.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::Host;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List effects, newest first
+    List {
+        /// due, done, parked or dropped
+        #[arg(long)]
+        state: Option<String>,
+        /// Of this workspace
+        #[arg(long)]
+        workspace: Option<String>,
+        #[command(flatten)]
+        host: Host,
+    },
+    /// Deliver a parked effect again
+    Retry {
+        id: String,
+        #[command(flatten)]
+        host: Host,
+    },
+    /// Give an effect up for good
+    Drop {
+        id: String,
+        #[command(flatten)]
+        host: Host,
+    },
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::List { state, workspace, host } => {
+            let wanted: Vec<_> = [("state", state), ("workspace_id", workspace)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+                .collect();
+            let found = host.call(Method::GET, "effects", |r| r.query(&wanted)).await?;
+            let lines: Vec<_> = found.as_array().into_iter().flatten().map(line).collect();
+            super::print(&lines.concat())
+        }
+        Verb::Retry { id, host } => {
+            let effect = host.call(Method::POST, &format!("effects/{id}/retry"), |r| r).await?;
+            super::print(&line(&effect))
+        }
+        Verb::Drop { id, host } => {
+            let effect = host.call(Method::DELETE, &format!("effects/{id}"), |r| r).await?;
+            super::print(&line(&effect))
+        }
+    }
+}
+
+fn line(effect: &Value) -> String {
+    let text = |key: &str| effect[key].as_str().unwrap_or("-").to_owned();
+    let error = effect["last_error"].as_str().map_or(String::new(), |error| format!("  {error}"));
+    format!(
+        "{}  {}  {:<8} {:<18} {}  {} deliveries{error}\n",
+        text("id"),
+        text("created_at"),
+        text("state"),
+        text("kind"),
+        text("workspace_id"),
+        effect["attempts"]
+    )
+}

@@ -1,0 +1,48 @@
+//! `[effects]`, how patient the worker is, and `[notify]`, where notices go.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Under `[effects]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EffectsConfig {
+    /// How often this host looks for effects that are due, in milliseconds.
+    pub tick_ms: u64,
+    /// How long an effect is its taker's, in milliseconds; longer than its delivery may take.
+    pub lease_ms: u64,
+    /// Deliveries after which an effect is parked. A delivery of plugins that
+    /// fails is parked at once: the next window tries again.
+    pub attempts: u32,
+    /// The pause after the first delivery that failed, in milliseconds; it doubles.
+    pub backoff_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub backoff_max_ms: u64,
+    /// Plugins that only workspaces of kind `platform` may have.
+    pub privileged_plugins: Vec<String>,
+}
+
+impl Default for EffectsConfig {
+    fn default() -> Self {
+        Self {
+            tick_ms: 1_000,
+            lease_ms: 300_000,
+            attempts: 12,
+            backoff_ms: 1_000,
+            backoff_max_ms: 300_000,
+            privileged_plugins: Vec::new(),
+        }
+    }
+}
+
+/// Under `[notify]`: the webhook that notices go to. Without a URL they are only logged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NotifyConfig {
+    pub url: Option<String>,
+    /// A file that holds the signing secret (`whsec_…`, base64).
+    pub secret_file: Option<PathBuf>,
+    /// The name of the variable that holds it, instead of a file.
+    pub secret_env: Option<String>,
+}

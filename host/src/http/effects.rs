@@ -1,0 +1,224 @@
+//! What is owed, for operators: the parked effects above all; and the plugins
+//! that a workspace should have.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Registry;
+use super::access::Operator;
+use super::body::{Id, Params, Payload, bounded};
+use super::error::{Answer, Problem, ProblemBody};
+use super::page::{self, Page, address};
+use super::views::EffectBody;
+use crate::effects::plugins;
+use crate::machine::Status;
+use crate::store::{DeclaredPlugin, Effect, EffectState, Retried};
+
+/// Plugins that one workspace may have declared.
+const MAX_PLUGINS: usize = 256;
+
+/// Bytes of a plugin's name and of its version.
+const MAX_WORD: usize = 128;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// `due`, `done`, `parked` or `dropped`; all where it is left out.
+    state: Option<String>,
+    workspace_id: Option<String>,
+    /// 1 to 500; 100 where it is left out.
+    limit: Option<String>,
+    /// The place of the last one of the page before, as `Link` has it.
+    before: Option<String>,
+}
+
+/// List effects, newest first
+#[utoipa::path(
+    get, path = "/effects", tag = "effects",
+    params(ListParams),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Vec<EffectBody>, headers(("link" = String, description = "the next page"))),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Params(params): Params<ListParams>,
+) -> Answer<Page<EffectBody>> {
+    let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
+    let state = params.state.as_deref().map(str::parse::<EffectState>).transpose();
+    let state = state.map_err(|e| Problem::field("state", e.0.into(), "due, done, parked or dropped"))?;
+    let before = params.before.as_deref().map(str::parse::<i64>).transpose();
+    let bad = |_| Problem::field("before", params.before.clone().into(), "a place that Link gave");
+    let before = before.map_err(bad)?;
+    let workspace = params.workspace_id.as_deref();
+    let found = registry.store.effects(state, workspace, before, limit + 1).await?;
+    Ok(Page::new(found, limit, |last: &Effect| {
+        let params = [
+            ("state", state.map(EffectState::as_str)),
+            ("workspace_id", workspace),
+            ("limit", Some(&*limit.to_string())),
+            ("before", Some(&*last.seq.to_string())),
+        ];
+        address("/effects", &params)
+    }))
+}
+
+/// Deliver a parked effect again
+#[utoipa::path(
+    post, path = "/effects/{id}/retry", tag = "effects",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = EffectBody),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`NOT_PARKED`"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn retry(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<EffectBody>> {
+    changed(&id, registry.store.retry_effect(&id).await?, "NOT_PARKED")
+}
+
+/// Give an effect up for good
+#[utoipa::path(
+    delete, path = "/effects/{id}", tag = "effects",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = EffectBody),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`EFFECT_ENDED`"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn give_up(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<EffectBody>> {
+    changed(&id, registry.store.drop_effect(&id).await?, "EFFECT_ENDED")
+}
+
+fn changed(id: &str, retried: Retried, code: &'static str) -> Answer<Json<EffectBody>> {
+    match retried {
+        Retried::Done(effect) => Ok(Json(effect.into())),
+        Retried::Not(effect) => {
+            let detail = format!("effect {id} is {}", effect.state.as_str());
+            Err(Problem::new(StatusCode::CONFLICT, code, detail))
+        }
+        Retried::Unknown => {
+            let detail = format!("there is no effect {id:?}");
+            Err(Problem::new(StatusCode::NOT_FOUND, "EFFECT_NOT_FOUND", detail))
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(super) struct PluginsBody {
+    /// All that it should have; what is not named here it should not have.
+    #[schema(required)]
+    plugins: Option<Vec<DeclaredPlugin>>,
+}
+
+/// Declare what a workspace should have installed
+///
+/// Replaces what was declared. It is delivered into its box now, where one
+/// runs and is online, and whenever a policy asks for it.
+#[utoipa::path(
+    put, path = "/workspaces/{id}/plugins", tag = "workspaces",
+    params(("id" = String, Path,)),
+    request_body = PluginsBody,
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Vec<DeclaredPlugin>),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json",
+            description = "`PRIVILEGED_PLUGIN`: for kind platform only"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn declare(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+    Payload(body): Payload<PluginsBody>,
+) -> Answer<Json<Vec<DeclaredPlugin>>> {
+    let declared = checked(body.plugins)?;
+    let row = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
+    plugins::check(&row.workspace.kind, &declared, &registry.privileged_plugins)
+        .map_err(|e| Problem::new(StatusCode::CONFLICT, "PRIVILEGED_PLUGIN", e.to_string()))?;
+    let live = matches!(row.workspace.status, Status::Online | Status::Degraded);
+    let deliver = live && row.workspace.instance_id.is_some();
+    if !registry.store.declare_plugins(&id, &declared, deliver).await? {
+        return Err(Problem::removed(&id));
+    }
+    Ok(Json(declared))
+}
+
+/// Read what a workspace should have installed
+#[utoipa::path(
+    get, path = "/workspaces/{id}/plugins", tag = "workspaces",
+    params(("id" = String, Path,)),
+    security(("operator" = [])),
+    responses(
+        (status = 200, body = Vec<DeclaredPlugin>),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn declared(
+    State(registry): State<Arc<Registry>>,
+    _: Operator,
+    Id(id): Id,
+) -> Answer<Json<Vec<DeclaredPlugin>>> {
+    let declared = registry.store.declared_plugins(&id).await?;
+    if declared.is_empty() && registry.store.snapshot(&id).await?.is_none() {
+        return Err(Problem::no_workspace(&id));
+    }
+    Ok(Json(declared))
+}
+
+fn checked(given: Option<Vec<DeclaredPlugin>>) -> Answer<Vec<DeclaredPlugin>> {
+    let Some(plugins) = given else {
+        return Err(Problem::field("plugins", serde_json::Value::Null, "a list of {name, version?}"));
+    };
+    if plugins.len() > MAX_PLUGINS {
+        return Err(Problem::field("plugins", plugins.len().into(), format!("at most {MAX_PLUGINS}")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for (place, plugin) in plugins.iter().enumerate() {
+        let sized = |text: &str| (1..=MAX_WORD).contains(&text.len());
+        let expected = format!("1 to {MAX_WORD} bytes, each name once");
+        if !sized(&plugin.name) || !seen.insert(plugin.name.as_str()) {
+            return Err(Problem::field(
+                format!("plugins[{place}].name"),
+                plugin.name.as_str().into(),
+                expected,
+            ));
+        }
+        if let Some(version) = plugin.version.as_deref().filter(|version| !sized(version)) {
+            return Err(Problem::field(format!("plugins[{place}].version"), version.into(), expected));
+        }
+    }
+    Ok(plugins)
+}
