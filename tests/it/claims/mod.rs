@@ -3,6 +3,7 @@
 
 mod case3;
 mod crash;
+mod process;
 mod steps;
 mod storm;
 mod wire;
