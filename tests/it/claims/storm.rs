@@ -157,23 +157,8 @@ impl Storm {
     async fn strike(&self, mut dice: Dice) -> u32 {
         let mut struck = 0;
         while self.blows() {
-            let verb = [Verb::Start, Verb::Stop, Verb::Fence][dice.below(3) as usize];
-            let short = Duration::from_millis(dice.below(600));
-            let long = Duration::from_millis(dice.below(LATEST.as_millis() as u64));
-            let what = match dice.below(9) {
-                // A box that can't be stopped is another test's: here two at once are a bug.
-                0 if verb == Verb::Start => What::Refuse { status: 422, code: "NO_ROOM" },
-                0 => What::Fail,
-                1 => What::Before(short),
-                2 => What::Before(long),
-                3 => What::After(short),
-                4 => What::Late { by: long, answer: None },
-                5 => What::Late { by: short, answer: Some(500) },
-                6 => What::Lose,
-                7 => What::HangUp,
-                _ => What::FailAccepted,
-            };
-            self.plane.faults.next(1, Where::verb(verb), what);
+            let verb = [Verb::Start, Verb::Start, Verb::Stop, Verb::Fence][dice.below(4) as usize];
+            self.plane.faults.next(1, Where::verb(verb), fault(verb, &mut dice));
             struck += 1;
             tokio::time::sleep(Duration::from_millis(20 + dice.below(100))).await;
         }
@@ -251,6 +236,25 @@ impl Storm {
             }
         }
         tally
+    }
+}
+
+fn fault(verb: Verb, dice: &mut Dice) -> What {
+    let short = Duration::from_millis(dice.below(800));
+    let long = Duration::from_millis(dice.below(LATEST.as_millis() as u64));
+    match dice.below(10) {
+        // A start that comes after its host's death and its claim's next fence ...
+        0..3 if verb == Verb::Start => What::Before(long),
+        // ... while whoever fenced has yet to hear of it.
+        0..6 if verb == Verb::Fence => What::After(short),
+        // A box that can't be stopped is another test's: here two at once are a bug.
+        3 if verb == Verb::Start => What::Refuse { status: 422, code: "NO_ROOM" },
+        0..3 => What::Before(short),
+        3..6 => What::Late { by: long, answer: None },
+        6 => What::Late { by: short, answer: Some(500) },
+        7 => What::Lose,
+        8 => What::HangUp,
+        _ => What::FailAccepted,
     }
 }
 
