@@ -2,6 +2,7 @@
 //! design's cases, line by line, and every step with every fault.
 
 mod case3;
+mod cli;
 mod crash;
 mod process;
 mod steps;
