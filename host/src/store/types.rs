@@ -143,7 +143,7 @@ pub struct Beat {
 #[derive(Clone, Debug)]
 pub enum Beaten {
     /// Liveness is stored; the row as it now is.
-    Stored(Snapshot),
+    Stored(Box<Snapshot>),
     /// No such workspace.
     Unknown,
     /// The token is not a live one of this workspace. Nothing was stored.
