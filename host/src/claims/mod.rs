@@ -6,7 +6,8 @@
 //! lives in the database: a row that names its holder's epoch, a lease, and a
 //! journal. This host carries it out in a task of its own, whatever becomes of
 //! the request; if the host dies, another takes the claim over at the next
-//! epoch, fences every provider that it touches, and goes on where the journal ends.
+//! epoch, fences the provider where a box may have been started, and goes on
+//! where the journal ends.
 //!
 //! | File | Holds |
 //! |---|---|
@@ -71,8 +72,8 @@ pub struct ClaimsConfig {
     pub lease_ms: u64,
     /// How often this host looks for claims whose lease lapsed, in milliseconds.
     pub tick_ms: u64,
-    /// How often a claim is taken over, where its providers don't answer, before
-    /// it ends `failed` and its boxes are left to the outbox.
+    /// How often a claim is taken over, where its provider does not answer, before
+    /// it is rolled back as far as it can be and its boxes are left to the outbox.
     pub takeovers: u32,
 }
 
