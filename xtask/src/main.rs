@@ -43,7 +43,7 @@ enum Verb {
     Postgres(postgres::Args),
     /// Measure, in release mode, against the alternatives
     Bench(bench::Args),
-    /// Run a host on SQLite with a handful of simulated agents
+    /// Run a host on SQLite with a handful of agents in boxes of their own
     Demo(demo::Args),
 }
 

@@ -13,8 +13,9 @@ use super::{create, hibernate, pause, restart, resume, switch_provider, wake};
 /// it twice is doing it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Of a takeover, before anything else: every provider that the claim
-    /// touches accepts the new epoch and says what runs.
+    /// A provider accepts a newer fence than any before it and says what runs:
+    /// before anything else of a takeover, where a start was recorded, and
+    /// whenever a start or stop was not answered.
     Fence,
     /// Stops the box that the row had when the claim was won, with the provider it had then.
     StopOld,

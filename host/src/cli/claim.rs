@@ -12,7 +12,17 @@ use super::client::Host;
 /// Seconds that one question waits for news.
 const PATIENCE: u32 = 1;
 
+/// What every verb here is about, said once.
+const ABOUT: &str = "\
+A claim is how one command is carried out. It ends `committed`, or \
+`rolled_back` (all is as before), `failed` (the old box was stopped already: the \
+workspace is failed and can be restarted) or `superseded` (the workspace was removed).
+
+A step is a line: when it was begun, its name, how it stands, its fence \
+(EPOCH.SEQ; another epoch is another host's turn), and the box or the reason.";
+
 #[derive(clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -20,10 +30,11 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Show a claim and its steps
+    /// Show a claim and its steps so far
     Show {
+        /// The claim's id, as the command printed it
         id: String,
-        /// Show each step as it happens, until the claim has ended
+        /// Show each step as it is over, until the claim has ended; exit code 1 if it did not commit
         #[arg(long)]
         wait: bool,
         #[command(flatten)]

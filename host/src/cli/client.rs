@@ -48,6 +48,7 @@ impl Host {
             return Ok(body);
         }
         let detail = body["detail"].as_str().or(body["error"].as_str()).unwrap_or("no detail");
-        bail!("{status}: {detail}")
+        let code = body["code"].as_str().map(|code| format!(" ({code})")).unwrap_or_default();
+        bail!("{status}{code}: {detail}")
     }
 }

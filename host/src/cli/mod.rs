@@ -22,9 +22,10 @@ use clap::{Parser, Subcommand};
 
 use crate::policy::{Limits, Sandbox, SandboxConfig};
 
-/// A WebAssembly-plugin policy host for status transitions.
+/// A registry of agents: WebAssembly policies decide every change of status,
+/// and the host starts and stops the boxes that agents run in.
 #[derive(Parser)]
-#[command(name = "sprag", version, about, arg_required_else_help = true)]
+#[command(name = "sprag", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -32,25 +33,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run the host: registry, heartbeats, policies
+    /// Run the host
     Serve(Box<serve::Args>),
-    /// Command workspaces: create, restart, pause, switch, remove, …
+    /// List, create and command the workspaces of a running host: restart, pause, …
     Workspace(workspace::Args),
-    /// See what became of a command, step by step
+    /// See how a command is carried out, step by step
     Claim(claim::Args),
     /// See what is owed; deliver what was parked again, or drop it
     Effects(effects::Args),
     /// Bring a database's schema up to date
     Migrate(migrate::Args),
-    /// Print the table of statuses and edges
+    /// Print every change of status that there is, and what may cause it
     Machine(machine::Args),
-    /// Inspect modules; list, activate and roll back revisions
+    /// Inspect policy modules; list, activate and roll back their revisions
     Policy(policy::Args),
     /// Export recorded decisions as JSON Lines
     Record(record::Args),
     /// Ask recorded decisions again and print what differs
     Replay(replay::Args),
-    /// Be the sample agent: register, heartbeat, obey a control file
+    /// Be a sample agent: register, heartbeat, obey a control file
     Agent(agent::Args),
     /// Compile a component from standard input (the host runs this itself)
     #[command(name = "compile-policy", hide = true)]

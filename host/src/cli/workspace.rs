@@ -9,7 +9,18 @@ use serde_json::{Value, json};
 use super::claim;
 use super::client::Host;
 
+/// What every verb here is about, said once.
+const ABOUT: &str = "\
+A workspace is one agent as the registry knows it. Where it names a provider, \
+that provider runs its agent in a box, and commands stop and start it.
+
+A command is refused, or opens a claim: the record of how it is carried out, \
+whatever becomes of this shell. --wait shows it to its end; so does `sprag claim \
+show CLAIM --wait`. Exit codes: 0 done (without --wait: begun), 1 it was begun and \
+could not be carried out, 2 refused.";
+
 #[derive(clap::Args)]
+#[command(after_help = ABOUT)]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -17,55 +28,61 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List workspaces, oldest first
+    /// List workspaces, oldest first: id, status, kind, runtime, provider, name (500 at most)
     List {
         #[command(flatten)]
         host: Host,
     },
     /// Show a workspace as JSON
     Show {
+        /// The workspace's id
         id: String,
         #[command(flatten)]
         host: Host,
     },
-    /// Create a workspace; with a provider, its first box is started
+    /// Create a workspace; start its first box, or print its agent's token where it has no provider
     Create {
+        /// For people; need not be unique
         name: String,
+        /// `workspace`, or `platform` for one that manages the others [default: workspace]
         #[arg(long)]
         kind: Option<String>,
+        /// What runs the agent: `claude-code`, `hermes`, `external`, … [default: claude-code]
         #[arg(long)]
         runtime: Option<String>,
-        /// A configured provider
+        /// A provider of the host's configuration, which runs its box
         #[arg(long)]
         provider: Option<String>,
-        #[arg(long)]
+        /// The id of the workspace to put it below
+        #[arg(long, value_name = "ID")]
         parent: Option<String>,
         #[command(flatten)]
         watch: Watch,
     },
     /// Stop the box and start a new one
     Restart(Commanded),
-    /// Stop the box until it is resumed, with all below it
+    /// Stop the box until it is resumed, and those of all workspaces below
     Pause(Commanded),
-    /// Start what was paused, with what was paused along
+    /// Start a paused workspace's box, and those that were paused along with it
     Resume(Commanded),
-    /// Start what hibernates
+    /// Start a hibernated workspace's box
     Wake(Commanded),
     /// Stop the box until it is woken
     Hibernate(Commanded),
-    /// Move to another provider
+    /// Stop the box and start a new one at another provider
     SwitchProvider {
-        /// A configured provider
-        #[arg(long)]
+        /// A provider of the host's configuration
+        #[arg(long, value_name = "PROVIDER")]
         to: String,
-        /// What a persistent volume holds may be lost
+        /// Go on although a persistent volume is left behind
         #[arg(long)]
         confirm_data_loss: bool,
         #[command(flatten)]
         commanded: Commanded,
     },
-    /// Remove a workspace with all below it; it never comes back
+    /// Remove a workspace and all below it; they never come back
     Remove {
+        /// The workspace's id
         id: String,
         #[command(flatten)]
         host: Host,
@@ -74,8 +91,9 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Commanded {
+    /// The workspace's id
     id: String,
-    /// Although the agent has tasks running
+    /// Go on although the agent has tasks running
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -84,7 +102,7 @@ struct Commanded {
 
 #[derive(clap::Args)]
 struct Watch {
-    /// Show each step as it happens, until the claim has ended
+    /// Show each step as it is over, until the claim has ended
     #[arg(long)]
     wait: bool,
     #[command(flatten)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::provision::ProvisioningConfig;
+
 /// Under `[effects]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,26 @@ pub struct EffectsConfig {
     pub backoff_max_ms: u64,
     /// Plugins that only workspaces of kind `platform` may have.
     pub privileged_plugins: Vec<String>,
+}
+
+impl EffectsConfig {
+    /// # Errors
+    /// The key that is too small for anything to work, and its bound.
+    pub fn check(&self, provisioning: &ProvisioningConfig) -> Result<(), String> {
+        let attempts = u64::from(provisioning.stop_attempts);
+        let longest = attempts * (provisioning.call_timeout_ms + provisioning.backoff_max_ms);
+        if self.lease_ms < longest {
+            return Err(format!(
+                "effects.lease_ms is {}; one delivery may take {longest} \
+                 (stop_attempts, call_timeout_ms and backoff_max_ms of [provisioning])",
+                self.lease_ms
+            ));
+        }
+        if self.attempts == 0 || self.tick_ms == 0 {
+            return Err("effects.attempts and effects.tick_ms must not be 0".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for EffectsConfig {

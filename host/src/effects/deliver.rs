@@ -4,14 +4,14 @@
 
 use serde_json::json;
 
-use super::{Delivered, Effects, plugins};
+use super::{Delivered, Worker, plugins};
 use crate::claims::{CommandError, Commanded};
 use crate::facts::{Action, Command, CommandKind, Reason};
 use crate::machine::Status;
 use crate::provision::{BoxStatus, Call, DispatchError, Fence, Plugin};
 use crate::store::{Effect, OwedStop, STOP, StoreError};
 
-impl Effects {
+impl Worker {
     pub(super) async fn once(&self, effect: &Effect) -> Result<Delivered, StoreError> {
         if effect.kind == STOP {
             return self.stop(effect).await;

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -27,10 +28,13 @@ pub use webhook::{Webhook, WebhookError};
 use crate::claims::Claims;
 use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
-use crate::store::{Effect, Store, StoreError};
+use crate::store::{Effect, STOP, Store, StoreError};
 
 /// Effects that one tick takes at most.
 const TAKEN_AT_ONCE: u32 = 32;
+
+/// Workspaces whose effects are delivered side by side.
+const GROUPS_AT_ONCE: usize = 64;
 
 /// What became of one delivery.
 enum Delivered {
@@ -43,8 +47,11 @@ enum Delivered {
     Hopeless(String),
 }
 
-/// Delivers what is owed.
-pub struct Effects {
+/// Delivers what is owed. Cheap to clone.
+#[derive(Clone)]
+pub struct Effects(Arc<Worker>);
+
+struct Worker {
     store: Store,
     dispatcher: Arc<Dispatcher>,
     claims: Claims,
@@ -62,57 +69,72 @@ impl Effects {
         metrics: Arc<Metrics>,
         config: EffectsConfig,
     ) -> Self {
-        Self { store, dispatcher, claims, webhook, metrics, config }
+        Self(Arc::new(Worker { store, dispatcher, claims, webhook, metrics, config }))
     }
 
-    /// Ticks until `stop`.
+    /// Takes what is due until `stop`. One provider that does not answer keeps
+    /// its own effects waiting and nobody else's.
     pub async fn watch(self, stop: CancellationToken) {
-        let every = Duration::from_millis(self.config.tick_ms.max(10));
-        loop {
-            tokio::select! {
-                // What is under way becomes due again by its lease.
-                () = stop.cancelled() => return,
-                ticked = self.tick() => match ticked {
-                    // There may be more: what was taken stood in the way of what is behind it.
-                    Ok(taken) if taken > 0 => continue,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "delivering what is owed");
+        let every = Duration::from_millis(self.0.config.tick_ms.max(10));
+        let mut under_way = JoinSet::new();
+        while !stop.is_cancelled() {
+            while under_way.try_join_next().is_some() {}
+            let room = GROUPS_AT_ONCE.saturating_sub(under_way.len());
+            let room = u32::try_from(room).unwrap_or(TAKEN_AT_ONCE).min(TAKEN_AT_ONCE);
+            let taken = match self.0.take(room).await {
+                Ok(groups) => {
+                    let taken = !groups.is_empty();
+                    for group in groups {
+                        under_way.spawn(self.0.clone().deliver_all(group, stop.clone()));
                     }
+                    taken
                 }
-            }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "taking what is owed");
+                    false
+                }
+            };
+            // What was taken stood in the way of what is behind it, once it is done.
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {}
+                Some(_) = under_way.join_next(), if taken => {}
                 () = sleep(every) => {}
             }
         }
+        while under_way.join_next().await.is_some() {}
+    }
+}
+
+impl Worker {
+    /// What is due, by workspace; of each one after the other.
+    async fn take(&self, limit: u32) -> Result<Vec<Vec<Effect>>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let due = self.store.due_effects(limit, self.config.lease_ms).await?;
+        let (waiting, parked) = self.store.effect_counts().await?;
+        self.metrics.effects_waiting(waiting, parked);
+        let mut by_workspace: BTreeMap<String, Vec<Effect>> = BTreeMap::new();
+        for effect in due {
+            by_workspace.entry(effect.workspace_id.clone()).or_default().push(effect);
+        }
+        Ok(by_workspace.into_values().collect())
     }
 
-    /// Delivers what is due; how many were taken.
-    ///
-    /// # Errors
-    /// The database; the next tick is the retry.
-    pub async fn tick(&self) -> Result<usize, StoreError> {
-        let due = self.store.due_effects(TAKEN_AT_ONCE, self.config.lease_ms).await?;
-        let taken = due.len();
-        // Workspaces side by side, the effects of each one after the other.
-        let mut by_workspace: BTreeMap<&str, Vec<&Effect>> = BTreeMap::new();
-        for effect in &due {
-            by_workspace.entry(&effect.workspace_id).or_default().push(effect);
-        }
-        let each = by_workspace.into_values().map(|effects| async move {
-            for effect in effects {
-                self.deliver(effect).await?;
+    /// What a stop of the host cuts off is due again at once.
+    async fn deliver_all(self: Arc<Self>, group: Vec<Effect>, stop: CancellationToken) {
+        for effect in &group {
+            let delivered = tokio::select! {
+                delivered = self.deliver(effect) => delivered,
+                () = stop.cancelled() => {
+                    self.store.effect_failed(&effect.id, 0, "the host stopped", false).await
+                }
+            };
+            if let Err(error) = delivered {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, effect.id = effect.id, "an effect is left to its lease");
             }
-            Ok::<(), StoreError>(())
-        });
-        for delivered in futures::future::join_all(each).await {
-            delivered?;
         }
-        if let Ok((due, parked)) = self.store.effect_counts().await {
-            self.metrics.effects_waiting(due, parked);
-        }
-        Ok(taken)
     }
 
     async fn deliver(&self, effect: &Effect) -> Result<(), StoreError> {
@@ -128,7 +150,9 @@ impl Effects {
             Delivered::Failed(why) => (why, false),
             Delivered::Hopeless(why) => (why, true),
         };
-        let parked = hopeless || effect.attempts >= self.config.attempts;
+        // A box that is left costs money as long as it runs: its stop is never given up.
+        let spent = effect.kind != STOP && effect.attempts >= self.config.attempts;
+        let parked = hopeless || spent;
         self.metrics.effect_delivered(&effect.kind, if parked { "parked" } else { "failed" });
         let (id, workspace, kind) = (&effect.id, &effect.workspace_id, &effect.kind);
         if parked {

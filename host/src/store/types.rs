@@ -172,6 +172,8 @@ pub struct Step {
     /// The change of status, and the reason given for it.
     pub transition: Option<(Move, Reason)>,
     pub registration: Option<Registration>,
+    /// Of the agent whose word this is: no write counts once it has ended.
+    pub token: Option<TokenHash>,
     /// A claim to be opened with the transition, on the row as it was judged.
     pub claim: Option<(NewClaim, Workspace)>,
     /// What it owes the world, each at most once within its cooldown.
@@ -282,6 +284,8 @@ pub enum Commit {
     Outran,
     /// A first token was to be handed out, but a live one exists. Nothing was written.
     TokenTaken,
+    /// The agent's token has ended since it was looked at. Nothing was written.
+    TokenDead,
 }
 
 /// One line of the log.

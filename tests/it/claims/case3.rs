@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sprag::store::Backend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{BLUE, PATIENCE, RED, Scene, forced, to};
+use super::{BLUE, PATIENCE, RED, Running, Scene, forced, to};
 use crate::support::control_plane::{Outcome, Verb, What, Where};
 use crate::support::host::ADMIN;
 
@@ -223,6 +223,9 @@ async fn a_removal_wins_over_an_open_claim(#[values(Backend::Sqlite, Backend::Po
 async fn the_old_box_has_no_say(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let scene = Scene::new(backend).await;
     let old = scene.workspace(RED).await;
+    // What an operator handed out goes with the box that it was for.
+    let handed = scene.command(&old.id, "token", json!({})).await.ok();
+    let old = Running { token: handed["auth_token"].as_str().expect("a token").to_owned(), ..old };
     scene.plane.faults.always(Where::provider(RED).only(Verb::Stop), What::Before(SLOW));
     let opened = scene.command(&old.id, "switch-provider", to(BLUE)).await.ok();
     let before = scene.row(&old.id).await;

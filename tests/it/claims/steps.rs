@@ -98,3 +98,29 @@ async fn whatever_a_provider_does_the_row_is_true_and_no_box_is_left(
     println!("{injected} faults injected into provider calls on {backend:?}");
     assert!(injected > 80, "{injected}");
 }
+
+/// The start was done, nobody was told, and nobody says what runs: then it is stopped, and if that fails owed.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_nobody_answers_for_leaves_no_box(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(true, false)] stop_works: bool,
+) {
+    let scene = Scene::new(backend).await;
+    let one = scene.workspace(RED).await;
+    scene.carried_out(&one.id, "hibernate", to(RED)).await;
+    scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Start), What::Lose);
+    scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Fence), What::Fail);
+    if !stop_works {
+        scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Stop), What::Fail);
+    }
+    // The repeats of the start are told nothing either: their key is known, and the connection closes.
+    let claim = scene.carried_out(&one.id, "wake", json!({})).await;
+    // Where it may run still, "hibernated" would be untrue.
+    let (state, status) = if stop_works { ("rolled_back", "hibernated") } else { ("failed", "failed") };
+    assert_eq!(claim["state"], state, "{claim:#}");
+    scene.plane.faults.clear();
+    scene.settled(&one.id).await;
+    assert!(scene.plane.running(&one.id).is_empty());
+    assert_eq!(scene.row(&one.id).await["status"], status);
+}

@@ -1,23 +1,35 @@
-//! `cargo xtask demo`: a host on SQLite with the shipped policies, and a handful
-//! of simulated agents whose statuses change before your eyes.
+//! `cargo xtask demo`: a host on SQLite with the shipped policies and two
+//! providers of local processes, a handful of agents in boxes of theirs, and an
+//! operator, so that statuses and claims come and go before your eyes.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `cast` | who plays, and what is done to each |
+//! | `play` | does it, and prints it beside the host's events |
+//! | `boxes` | the agents' directories; ends what is left of them |
+//! | `host` | the folder, the configuration, the process |
+//! | `client` | the little of HTTP that an operator needs |
 
-mod agents;
+mod boxes;
+mod cast;
 mod client;
+mod host;
+mod play;
 
-use std::fs;
-use std::io::Write;
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result};
 
 use crate::cargo::Workspace;
-use crate::demo::agents::{Agent, CAST};
+use crate::demo::boxes::Boxes;
 use crate::demo::client::Client;
+use crate::demo::host::Stage;
+use crate::demo::play::Play;
 use crate::{policies, process};
 
 #[derive(clap::Args)]
@@ -27,150 +39,92 @@ pub struct Args {
     listen: SocketAddr,
 }
 
-/// How long the host may take until it is ready: its policies are compiled first.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the boxes may take to be stopped when their workspaces are removed.
+const GONE_PATIENCE: Duration = Duration::from_secs(20);
+const NAP: Duration = Duration::from_millis(100);
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let policies = policies::build(workspace)?;
     process::run_ok(workspace.members("build").args(["--bin", "sprag"]))?;
+    let program = workspace.target.join("debug/sprag");
 
-    let stage = Stage::new(workspace, args.listen)?;
-    let mut host = stage.start_host(&workspace.target.join("debug/sprag"), &policies)?;
-    let operator = Client::new(&stage.url(), &stage.token);
+    let stage = Stage::new(&workspace.target)?;
+    // Before the host, and so dropped after it: whatever happens, no agent is left.
+    let boxes = Boxes::in_dir(&stage.home);
+    let listen = free_address(args.listen)?;
+    let mut host = stage.start_host(&program, listen, &policies, &boxes)?;
+    let url = format!("http://{listen}");
+    let operator = Client::new(&url, &stage.token);
     host.wait_until_ready(&operator)?;
-    stage.print_guide();
+    print_guide(&url, &stage.home, &program);
 
     let began = Instant::now();
-    let mut threads = Vec::new();
-    for role in &CAST {
-        let (id, token) = operator.create(role.name, role.kind)?;
-        threads.push(Agent { role, id, client: operator.with_token(&token), began }.play());
-    }
+    let mut play = Play::new(&operator, &boxes, began)?;
+    let told = tell_events(operator.clone(), began, play.names());
     while !process::interrupted() {
         host.check()?;
-        std::thread::sleep(Duration::from_millis(100));
+        play.go_on();
+        thread::sleep(NAP);
     }
-    println!("\nstopping; {} heartbeats were answered", agents::heartbeats());
-    for thread in threads {
-        if thread.join().is_err() {
-            bail!("an agent panicked");
-        }
+    println!("\nstopping: the workspaces are removed, so that their agents are stopped");
+    if let Err(error) = remove_all(&operator) {
+        eprintln!("xtask: {error:#}");
+    } else if !boxes.wait_until_gone(GONE_PATIENCE) {
+        eprintln!("xtask: not every agent was stopped within {GONE_PATIENCE:?}");
     }
     host.stop()?;
+    // The stream ends with the host.
+    let _ = told.join();
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the demo takes place: a folder made anew, an address, a token.
-struct Stage {
-    home: PathBuf,
-    listen: SocketAddr,
-    token: String,
+/// In a thread of its own, until the host is gone.
+fn tell_events(
+    operator: Client,
+    began: Instant,
+    names: HashMap<String, String>,
+) -> thread::JoinHandle<Result<()>> {
+    thread::spawn(move || operator.events(|event| play::tell_event(began, &names, event)))
 }
 
-impl Stage {
-    fn new(workspace: &Workspace, wanted: SocketAddr) -> Result<Self> {
-        let home = workspace.target.join("demo");
-        if home.exists() {
-            fs::remove_dir_all(&home).with_context(|| format!("cannot empty {}", home.display()))?;
+/// Removes every workspace, also those that a person made beside ours.
+fn remove_all(operator: &Client) -> Result<()> {
+    loop {
+        let rows = operator.workspaces()?;
+        let mut removed = 0;
+        for id in rows.iter().filter_map(|row| row["id"].as_str()) {
+            // What lay below another one is gone with it: 410.
+            removed += usize::from(operator.delete(&format!("/workspaces/{id}"))?.code == 200);
         }
-        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-        let token = process::random_hex(32)?;
-        let place = home.join("admin-token");
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
-        file.write_all(token.as_bytes())?;
-        Ok(Self { home, listen: free_address(wanted)?, token })
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.listen)
-    }
-
-    fn start_host(&self, program: &Path, policies: &Path) -> Result<Host> {
-        let log = self.home.join("host.log");
-        let out = fs::File::create(&log).context("cannot create the host's log")?;
-        let mut command = Command::new(program);
-        command
-            .args(["serve", "--registration", "open", "--listen", &self.listen.to_string()])
-            .arg("--database-url")
-            .arg(format!("sqlite:{}", self.home.join("sprag.db").display()))
-            .arg("--policy-dir")
-            .arg(policies)
-            .env("SPRAG_ADMIN_TOKEN", &self.token)
-            .current_dir(&self.home)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out);
-        Ok(Host { child: process::spawn(&mut command)?, log })
-    }
-
-    fn print_guide(&self) {
-        let (url, home) = (self.url(), shown(&self.home));
-        let admin = format!("-H \"authorization: Bearer $(cat {home}/admin-token)\"");
-        println!(
-            "\nThe host is up: {url} (its log: {home}/host.log)\n\n\
-             In another shell:\n  \
-             curl {admin} {url}/workspaces\n  \
-             curl {admin} {url}/events\n  \
-             curl {admin} {url}/decisions/ID      (an ID from the lines below)\n  \
-             curl -N {admin} {url}/events/stream\n\n\
-             To try next: remove a workspace, and see its agent leave\n  \
-             curl -X DELETE {admin} {url}/workspaces/ID\n\
-             or change a threshold in policies/ and run `cargo xtask policies`: the host takes it over as it runs.\n\n\
-             Ctrl-C ends it all.\n"
-        );
+        if removed == 0 {
+            return Ok(());
+        }
     }
 }
 
-/// The running host; stopped on drop.
-struct Host {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Host {
-    fn wait_until_ready(&mut self, client: &Client) -> Result<()> {
-        let until = Instant::now() + START_PATIENCE;
-        while Instant::now() < until {
-            self.check()?;
-            if process::interrupted() {
-                bail!("interrupted");
-            }
-            if client.is_ready() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        bail!("the host was not ready in {START_PATIENCE:?}:\n{}", self.said())
-    }
-
-    /// Fails where the host has ended by itself.
-    fn check(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
-            Some(status) => bail!("the host ended ({status}):\n{}", self.said()),
-            None => Ok(()),
-        }
-    }
-
-    fn stop(mut self) -> Result<()> {
-        let status = process::stop(&mut self.child, Signal::SIGTERM, STOP_PATIENCE)?;
-        if !status.success() {
-            bail!("the host did not stop well ({status}):\n{}", self.said());
-        }
-        Ok(())
-    }
-
-    fn said(&self) -> String {
-        process::tail(&self.log)
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if let Err(error) = process::stop(&mut self.child, Signal::SIGTERM, STOP_PATIENCE) {
-            eprintln!("xtask: the host could not be stopped: {error}");
-        }
-    }
+fn print_guide(url: &str, home: &Path, program: &Path) {
+    let (shown, home) = (shown(home), home.display());
+    println!(
+        "\nThe host is up: {url}  (its log: {shown}/host.log, its configuration: {shown}/sprag.toml)\n\n\
+         In another shell:\n  \
+         alias sprag={program}\n  \
+         export SPRAG_URL={url} SPRAG_ADMIN_TOKEN_FILE={home}/admin-token\n  \
+         sprag workspace list\n  \
+         sprag workspace restart ID --wait             (stop, start, every step of it)\n  \
+         sprag workspace switch-provider ID --to other --wait\n  \
+         sprag workspace pause ID --wait; sprag workspace resume ID --wait\n  \
+         sprag claim list ID\n  \
+         sprag workspace create mine --provider local --wait\n\n  \
+         admin() {{ curl -sS -H \"authorization: Bearer $(cat {home}/admin-token)\" \"$@\"; }}\n  \
+         admin -N {url}/events/stream\n  \
+         admin {url}/decisions/ID      (an ID from the lines below)\n\n\
+         What an agent says of itself is its control file. Nobody touches steady-eddie: it is yours.\n  \
+         echo '{{\"error_rate\": 0.9}}' > {shown}/agents/steady-eddie/control.json\n  \
+         ({shown}/agents/NAME is the box that an agent runs in now; its log is agent.log there)\n\n\
+         Or change a threshold in policies/ and run `cargo xtask policies`: the host takes it over as it runs.\n\
+         Ctrl-C ends it all, the agents too. Below, * is what the demo does; the rest is what the host says.\n",
+        program = program.display(),
+    );
 }
 
 /// The wanted address, or another port of it where it is taken.
