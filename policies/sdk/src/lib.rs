@@ -70,6 +70,8 @@ pub mod testing;
 #[doc(hidden)]
 pub use arena::Arena;
 pub use bindings::about::exports::sprag::policy::about::{CauseKind, Manifest, SettingSpec};
+#[doc(hidden)]
+pub use bindings::about::exports::sprag::policy::about::{Guest as AboutGuest, Hook};
 pub use bindings::about::sprag::policy::types::{
     Action, Cause, Command, CommandKind, Duration as Millis, Heartbeat, Probe, Readiness, Reason, Setting,
     Status, Timestamp, Workspace,
@@ -108,13 +110,13 @@ pub mod prelude {
 #[macro_export]
 macro_rules! export {
     (@interests guard $policy:ty) => {
-        ($crate::bindings::about::exports::sprag::policy::about::Hook::Guard, <$policy as $crate::Guard>::INTERESTS)
+        ($crate::Hook::Guard, <$policy as $crate::Guard>::INTERESTS)
     };
     (@interests recovery $policy:ty) => {
-        ($crate::bindings::about::exports::sprag::policy::about::Hook::Recovery, <$policy as $crate::Recovery>::INTERESTS)
+        ($crate::Hook::Recovery, <$policy as $crate::Recovery>::INTERESTS)
     };
     (@interests cooldown $policy:ty) => {
-        ($crate::bindings::about::exports::sprag::policy::about::Hook::Cooldown, <$policy as $crate::Cooldown>::INTERESTS)
+        ($crate::Hook::Cooldown, <$policy as $crate::Cooldown>::INTERESTS)
     };
     (@hook guard $exported:ident) => {
         $crate::bindings::guard::export_guard!($exported with_types_in $crate::bindings::guard);
@@ -136,7 +138,7 @@ macro_rules! export {
 
             struct About;
 
-            impl $crate::bindings::about::exports::sprag::policy::about::Guest for About {
+            impl $crate::AboutGuest for About {
                 fn describe() -> $crate::Manifest {
                     $crate::describe::<$policy>(&[$( $crate::export!(@interests $hook $policy) ),+])
                 }

@@ -153,13 +153,15 @@ pub fn cooldown_manifest<P: Cooldown>() -> Manifest {
 pub fn describe<P: Policy>(hooks: &[(about::Hook, &[Interest])]) -> Manifest {
     let threshold =
         |t: &Threshold| about::Threshold { fact: t.fact.to_owned(), setting: t.setting.to_owned() };
-    let interests =
-        hooks.iter().flat_map(|(hook, interests)| interests.iter().map(|interest| interest.to_hook(*hook)));
+    let mut interests = Vec::new();
+    for (hook, declared) in hooks {
+        interests.extend(declared.iter().map(|interest| interest.to_hook(*hook)));
+    }
     Manifest {
         name: P::NAME.to_owned(),
         version: P::VERSION.to_owned(),
         summary: P::SUMMARY.to_owned(),
-        interests: interests.collect(),
+        interests,
         settings: P::Settings::specs(),
         thresholds: P::THRESHOLDS.iter().map(threshold).collect(),
     }
