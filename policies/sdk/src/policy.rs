@@ -1,9 +1,12 @@
-//! The traits that an author implements, and the way from the interface's
-//! calls to them.
+//! Who a policy is, the guard hook, and the way from the interface's calls to
+//! what an author implements.
 
 use std::marker::PhantomData;
 
-use crate::bindings::exports::sprag::policy::{about, guard};
+use crate::bindings::about::exports::sprag::policy::about;
+use crate::bindings::guard::exports::sprag::policy::guard;
+use crate::cooldown::Cooldown;
+use crate::recovery::Recovery;
 use crate::settings::Settings;
 use crate::{Cause, CauseKind, Manifest, Reason, Status, Timestamp, Verdict, Workspace};
 
@@ -130,15 +133,35 @@ impl Verdict {
     }
 }
 
-/// What the module says of itself when it is loaded.
+/// What a module with this guard says of itself when it is loaded.
 pub fn manifest<P: Guard>() -> Manifest {
+    describe::<P>(&[(about::Hook::Guard, P::INTERESTS)])
+}
+
+/// What a module with this recovery hook says of itself when it is loaded.
+pub fn recovery_manifest<P: Recovery>() -> Manifest {
+    describe::<P>(&[(about::Hook::Recovery, P::INTERESTS)])
+}
+
+/// What a module with this cooldown hook says of itself when it is loaded.
+pub fn cooldown_manifest<P: Cooldown>() -> Manifest {
+    describe::<P>(&[(about::Hook::Cooldown, P::INTERESTS)])
+}
+
+/// The manifest of a module that exports these hooks.
+#[doc(hidden)]
+pub fn describe<P: Policy>(hooks: &[(about::Hook, &[Interest])]) -> Manifest {
     let threshold =
         |t: &Threshold| about::Threshold { fact: t.fact.to_owned(), setting: t.setting.to_owned() };
+    let mut interests = Vec::new();
+    for (hook, declared) in hooks {
+        interests.extend(declared.iter().map(|interest| interest.to_hook(*hook)));
+    }
     Manifest {
         name: P::NAME.to_owned(),
         version: P::VERSION.to_owned(),
         summary: P::SUMMARY.to_owned(),
-        interests: P::INTERESTS.iter().map(|interest| interest.to_hook(about::Hook::Guard)).collect(),
+        interests,
         settings: P::Settings::specs(),
         thresholds: P::THRESHOLDS.iter().map(threshold).collect(),
     }
@@ -161,15 +184,10 @@ pub(crate) fn decide<P: Guard>(request: guard::Request) -> Vec<Verdict> {
     verdicts
 }
 
-/// What [`export!`](crate::export) exports: a policy behind the interface.
+/// What [`export!`](crate::export) exports: a policy behind the
+/// interface, with the hooks that it implements.
 #[doc(hidden)]
 pub struct Exported<P>(PhantomData<P>);
-
-impl<P: Guard> about::Guest for Exported<P> {
-    fn describe() -> Manifest {
-        manifest::<P>()
-    }
-}
 
 impl<P: Guard> guard::Guest for Exported<P> {
     fn decide(request: guard::Request) -> Vec<Verdict> {

@@ -2,13 +2,18 @@
 //!
 //! [`Ask`] builds the question that the host would ask; each call changes one
 //! fact and leaves the rest plausible. The answer comes from the same code that
-//! runs in the sandbox.
+//! runs in the sandbox. What a guard is asked, `held` and `moved` turn into what
+//! a recovery policy is asked, and `action` into a question for a cooldown.
 
-use crate::bindings::exports::sprag::policy::guard;
+mod hooks;
+
+use crate::bindings::guard::exports::sprag::policy::guard;
 use crate::{
     Cause, Command, CommandKind, Guard, Heartbeat, Readiness, Setting, SettingValue, Status, Timestamp,
     Verdict, Workspace, policy,
 };
+
+pub use hooks::{AskCooldown, AskRecovery};
 
 /// When every question is asked, unless [`Ask::now`] says otherwise.
 pub const NOW: Timestamp = 1_800_000_000_000;
@@ -105,7 +110,7 @@ impl From<Command> for Cause {
     }
 }
 
-/// A question for a guard.
+/// A question for a guard, and the row and the cause of every other question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     /// The row.

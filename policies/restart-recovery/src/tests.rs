@@ -1,0 +1,84 @@
+//! Every loss, every switch, and what is no loss.
+
+use sprag_policy::testing::{Ask, AskRecovery, command, heartbeat, ready};
+use sprag_policy::{Setting, Settings as _};
+
+use super::*;
+use Status::*;
+
+/// Each loss: from where, why, to where, its code and its switch.
+fn losses() -> [(Status, Cause, Status, &'static str, &'static str); 5] {
+    let gone = || Cause::Probed(Probe { instance_id: "i-1".to_owned(), running: false });
+    [
+        (Online, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
+        (Degraded, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
+        (Online, gone(), Offline, "box-not-running", "after-probed"),
+        (Degraded, gone(), Offline, "box-not-running", "after-probed"),
+        (Provisioning, Cause::ProvisioningFor(600_000), Failed, "never-came-up", "after-provisioning-for"),
+    ]
+}
+
+const SWITCHES: [&str; 3] = ["after-silence", "after-probed", "after-provisioning-for"];
+
+fn code(ask: &AskRecovery) -> Option<String> {
+    match ask.plan::<RestartRecovery>().as_slice() {
+        [] => None,
+        [one] if one.action == Action::Restart => Some(one.code().to_owned()),
+        other => panic!("one restart at most: {other:?}"),
+    }
+}
+
+#[test]
+fn a_lost_box_is_restarted_unless_that_is_switched_off() {
+    for (from, cause, to, expected, own) in losses() {
+        for kind in ["workspace", "platform"] {
+            let ask = Ask::at(from).kind(kind).because(cause.clone());
+            assert_eq!(code(&ask.clone().moved(to, "gone")).as_deref(), Some(expected), "{cause:?}");
+            for switch in SWITCHES {
+                let off = ask.clone().setting(switch, false).moved(to, "gone");
+                let expected = (switch != own).then_some(expected);
+                assert_eq!(code(&off).as_deref(), expected, "{cause:?} without {switch}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_restarts_what_is_not_ours_was_held_or_went_elsewhere() {
+    for (from, cause, to, ..) in losses() {
+        let ask = Ask::at(from).because(cause.clone());
+        assert_eq!(code(&ask.clone().runtime("external").moved(to, "gone")), None, "{cause:?}");
+        assert_eq!(code(&ask.clone().held([])), None, "{cause:?}");
+        assert_eq!(code(&ask.clone().held(["policy-error"])), None, "{cause:?}");
+        for elsewhere in [AwaitingAgent, Online, Degraded, Paused, Hibernated, Removed] {
+            assert_eq!(code(&ask.clone().moved(elsewhere, "gone")), None, "{cause:?} -> {elsewhere:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_agent_says_and_what_people_do_is_no_loss() {
+    let causes: [Cause; 4] =
+        [heartbeat().into(), ready().into(), command(CommandKind::Pause).into(), Cause::IdleFor(3_600_000)];
+    for cause in causes {
+        for to in [Failed, Offline, Hibernated] {
+            let moved = Ask::at(Online).because(cause.clone()).moved(to, "mcp-server-missing");
+            assert_eq!(code(&moved), None, "{cause:?} -> {to:?}");
+        }
+    }
+}
+
+#[test]
+fn it_is_asked_about_losses_only_and_every_switch_is_on() {
+    let manifest = sprag_policy::recovery_manifest::<RestartRecovery>();
+    let asked = |cause, status| {
+        manifest.interests.iter().any(|i| i.causes.contains(&cause) && i.statuses.contains(&status))
+    };
+    for cause in [CauseKind::Silence, CauseKind::Probed] {
+        assert!(asked(cause, Online) && asked(cause, Degraded) && !asked(cause, Provisioning), "{cause:?}");
+    }
+    assert!(asked(CauseKind::ProvisioningFor, Provisioning) && !asked(CauseKind::ProvisioningFor, Online));
+    assert!(!asked(CauseKind::Heartbeat, Online) && !asked(CauseKind::Registered, Provisioning));
+    let declared: Vec<_> = Settings::specs().into_iter().map(|spec| (spec.name, spec.default)).collect();
+    assert_eq!(declared, SWITCHES.map(|name| (name.to_owned(), Setting::Flag(true))));
+}
