@@ -92,7 +92,7 @@ pub async fn rule(revision: &Revision, decision: &Decision, asked: &mut Asked, f
         fired: asked.fired,
     };
     asked.cooldowns = revision.rule(&question).await;
-    asked.fate = fate(&asked.cooldowns, asked.last_fired_at, now);
+    asked.fate = fate(&asked.action, &asked.cooldowns, asked.last_fired_at, now);
 }
 
 /// As it was judged: a row that has just gone down was healthy until now.
@@ -101,7 +101,9 @@ fn is_healthy(workspace: &Workspace, now: Timestamp) -> bool {
 }
 
 /// The longest wait wins; an error is a wait without an end; nobody's word is the host's own.
-pub fn fate(rulings: &[Cooldown], last_fired_at: Option<Timestamp>, now: Timestamp) -> Fate {
+/// A cooldown policy says "ready" of what is not its business, so its word on a
+/// restart is none on a notice: those that no shipped policy rules on keep the host's window.
+pub fn fate(action: &Action, rulings: &[Cooldown], last_fired_at: Option<Timestamp>, now: Timestamp) -> Fate {
     let mut longest: Option<(Timestamp, Reason)> = None;
     for ruling in rulings {
         match &ruling.answer {
@@ -117,7 +119,8 @@ pub fn fate(rulings: &[Cooldown], last_fired_at: Option<Timestamp>, now: Timesta
             CooldownAnswer::Ruling(_) => {}
         }
     }
-    if rulings.is_empty() {
+    let hosts_own = matches!(action, Action::StopInstance | Action::Notify(_));
+    if rulings.is_empty() || (hosts_own && longest.is_none()) {
         let until = last_fired_at.map_or(0, |last| last.saturating_add(DEFAULT_COOLDOWN_MS));
         if until > now {
             let detail = "no cooldown policy rules on it; the host's own window";

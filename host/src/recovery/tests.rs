@@ -7,6 +7,7 @@ use crate::facts::{
 };
 use crate::machine::Status;
 
+const RESTART: Action = Action::Restart;
 const NOW: u64 = 1_800_000_000_000;
 
 fn ruled(policy: &str, answer: CooldownAnswer) -> Cooldown {
@@ -28,23 +29,36 @@ fn wait(policy: &str, until: u64) -> Cooldown {
 fn the_longest_wait_wins() {
     let ready = ruled("r", CooldownAnswer::Ruling(Ruling::Ready));
     let all = [wait("a", NOW + 5), ready.clone(), wait("b", NOW + 9), wait("c", NOW + 7)];
-    assert_eq!(fate(&all, None, NOW), Fate::Waits { until: NOW + 9, reason: Reason::new("wait", "b") });
-    assert_eq!(fate(&[ready, wait("past", NOW)], Some(NOW - 1), NOW), Fate::Owed);
+    assert_eq!(
+        fate(&RESTART, &all, None, NOW),
+        Fate::Waits { until: NOW + 9, reason: Reason::new("wait", "b") }
+    );
+    assert_eq!(fate(&RESTART, &[ready, wait("past", NOW)], Some(NOW - 1), NOW), Fate::Owed);
 }
 
 #[test]
 fn an_error_means_not_now() {
     let fault = Fault { code: "trap".to_owned(), detail: "boom".to_owned() };
     let all = [wait("a", NOW + 5), ruled("broken", CooldownAnswer::Error(fault))];
-    assert!(matches!(fate(&all, None, NOW), Fate::NotNow { .. }));
+    assert!(matches!(fate(&RESTART, &all, None, NOW), Fate::NotNow { .. }));
 }
 
 #[test]
 fn without_a_cooldown_policy_the_hosts_window_holds() {
-    assert_eq!(fate(&[], None, NOW), Fate::Owed);
+    assert_eq!(fate(&RESTART, &[], None, NOW), Fate::Owed);
     let last = NOW - DEFAULT_COOLDOWN_MS;
-    assert_eq!(fate(&[], Some(last), NOW), Fate::Owed);
-    assert!(matches!(fate(&[], Some(last + 1), NOW), Fate::Waits { until, .. } if until == NOW + 1));
+    assert_eq!(fate(&RESTART, &[], Some(last), NOW), Fate::Owed);
+    assert!(
+        matches!(fate(&RESTART, &[], Some(last + 1), NOW), Fate::Waits { until, .. } if until == NOW + 1)
+    );
+}
+
+#[test]
+fn a_notice_has_the_hosts_window_whatever_others_say() {
+    let ready = [ruled("r", CooldownAnswer::Ruling(Ruling::Ready))];
+    let notice = Action::Notify("disk-full".to_owned());
+    assert!(matches!(fate(&notice, &ready, Some(NOW - 1), NOW), Fate::Waits { .. }));
+    assert_eq!(fate(&RESTART, &ready, Some(NOW - 1), NOW), Fate::Owed);
 }
 
 fn held(status: Status, change: impl FnOnce(&mut Workspace)) -> Decision {
