@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::die_at;
 use crate::facts::{
     Answer, Cause, Command, Decision, Denial, Fate, Outcome, PlanAnswer, Question, Reason, Vote,
 };
@@ -450,8 +451,15 @@ impl Advance {
         if steps.iter().all(Step::is_empty) {
             return Ok(Commit::Done);
         }
+        let owes = steps.iter().any(|step| !step.owes.is_empty());
+        if owes {
+            die_at::reached(format_args!("owe:judged"));
+        }
         let commit = self.store.commit(steps).await?;
         if commit == Commit::Done {
+            if owes {
+                die_at::reached(format_args!("owe:committed"));
+            }
             for (step, _) in steps.iter().filter_map(|s| s.transition.as_ref()) {
                 self.metrics.moved(*step);
             }

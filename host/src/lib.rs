@@ -8,6 +8,7 @@ pub mod claims;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod die_at;
 pub mod effects;
 pub mod facts;
 pub mod heartbeats;

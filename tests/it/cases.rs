@@ -46,7 +46,18 @@ async fn assert_stays_removed(fleet: &Fleet, made: &Made) {
     let events = fleet.events(&made.id).await;
     let causes: Vec<_> = events.iter().map(|e| (e.version, e.cause.as_str())).collect();
     assert_eq!(causes, [(1, "created"), (2, "remove")]);
-    assert_eq!(fleet.decisions(&made.id).await, 1, "only the removal's decision is kept");
+    // What the heartbeat of a removed row's box sets in motion is the end of that box.
+    for decision in fleet.store.decisions(None, 10_000).await.expect("reading decisions") {
+        if decision.question.workspace.id == made.id && decision.question.workspace.status == Status::Removed {
+            assert!(decision.actions.iter().all(|asked| asked.action == Action::StopInstance), "{decision:?}");
+            assert_eq!(decision.outcome, Outcome::Held { denials: Vec::new() });
+        } else if decision.question.workspace.id == made.id {
+            assert_eq!(decision.question.cause, Cause::Commanded(Command::remove()), "{decision:?}");
+        }
+    }
+    let effects = fleet.store.effects(None, Some(&made.id), None, 100).await.expect("reading the outbox");
+    let kinds: Vec<_> = effects.iter().map(|effect| effect.kind.as_str()).collect();
+    assert!(kinds.iter().all(|kind| ["stop", "stop_instance"].contains(kind)), "{kinds:?}");
 }
 
 /// Case 1: a heartbeat that was judged before a removal is not written after it.

@@ -95,8 +95,11 @@ async fn says_what_it_said(#[files("golden/*/*.jsonl")] path: PathBuf) {
 fn anonymous(mut decision: Decision, name: &str) -> Decision {
     name.clone_into(&mut decision.id);
     decision.revision = 1;
-    for vote in &mut decision.votes {
-        vote.digest = format!("sha256:{}", "0".repeat(64));
+    let votes = decision.votes.iter_mut().map(|vote| &mut vote.digest);
+    let plans = decision.recovery.iter_mut().map(|plan| &mut plan.digest);
+    let rulings = decision.actions.iter_mut().flat_map(|asked| &mut asked.cooldowns).map(|r| &mut r.digest);
+    for digest in votes.chain(plans).chain(rulings) {
+        *digest = format!("sha256:{}", "0".repeat(64));
     }
     decision
 }

@@ -12,6 +12,7 @@ mod golden;
 mod guests;
 mod machine;
 mod provision;
+mod recovery;
 mod sandbox;
 mod store;
 mod support;

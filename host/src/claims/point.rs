@@ -1,10 +1,10 @@
-//! Where a claim can be when its host dies. In a debug build, and in no other,
-//! `SPRAG_DIE_AT=KIND:POINT` has the host killed there: the tests go through all
-//! of them.
+//! Where a claim can be when its host dies: `SPRAG_DIE_AT=KIND:POINT` (see
+//! [`crate::die_at`]).
 
 use std::fmt;
 
 use super::plan::Step;
+use crate::die_at;
 
 /// A moment in the life of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +31,9 @@ impl Point {
     }
 
     /// Ends this process here, if it was told to.
-    #[cfg(debug_assertions)]
     pub(super) fn reached(self, kind: &str) {
-        use std::sync::OnceLock;
-        static DIE_AT: OnceLock<Option<String>> = OnceLock::new();
-        let told = DIE_AT.get_or_init(|| std::env::var("SPRAG_DIE_AT").ok());
-        if told.as_deref() == Some(format!("{kind}:{self}").as_str()) {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
+        die_at::reached(format_args!("{kind}:{self}"));
     }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) fn reached(self, _: &str) {}
 }
 
 impl fmt::Display for Point {

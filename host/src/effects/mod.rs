@@ -26,6 +26,7 @@ pub use config::{EffectsConfig, NotifyConfig};
 pub use webhook::{Webhook, WebhookError};
 
 use crate::claims::Claims;
+use crate::die_at;
 use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
 use crate::store::{Effect, STOP, Store, StoreError};
@@ -138,15 +139,12 @@ impl Worker {
     }
 
     async fn deliver(&self, effect: &Effect) -> Result<(), StoreError> {
-        let (why, hopeless) = match self.once(effect).await? {
-            Delivered::Done => {
-                self.metrics.effect_delivered(&effect.kind, "done");
-                return self.store.effect_done(&effect.id, None).await;
-            }
-            Delivered::Noted(note) => {
-                self.metrics.effect_delivered(&effect.kind, "done");
-                return self.store.effect_done(&effect.id, Some(&note)).await;
-            }
+        die_at::reached(format_args!("effect:taken"));
+        let delivered = self.once(effect).await?;
+        die_at::reached(format_args!("effect:delivered"));
+        let (why, hopeless) = match delivered {
+            Delivered::Done => return self.done(effect, None).await,
+            Delivered::Noted(note) => return self.done(effect, Some(&note)).await,
             Delivered::Failed(why) => (why, false),
             Delivered::Hopeless(why) => (why, true),
         };
@@ -172,6 +170,13 @@ impl Worker {
             );
         }
         self.store.effect_failed(&effect.id, self.pause(effect.attempts), &why, parked).await
+    }
+
+    async fn done(&self, effect: &Effect, note: Option<&str>) -> Result<(), StoreError> {
+        self.metrics.effect_delivered(&effect.kind, "done");
+        self.store.effect_done(&effect.id, note).await?;
+        die_at::reached(format_args!("effect:done"));
+        Ok(())
     }
 
     fn pause(&self, attempts: u32) -> u64 {

@@ -139,7 +139,7 @@ pub(super) struct PluginsBody {
 /// Declare what a workspace should have installed
 ///
 /// Replaces what was declared. It is delivered into its box now, where one
-/// runs and is online, and whenever a policy asks for it.
+/// runs and is online, degraded or failed, and whenever a policy asks for it.
 #[utoipa::path(
     put, path = "/workspaces/{id}/plugins", tag = "workspaces",
     params(("id" = String, Path,)),
@@ -166,8 +166,9 @@ pub(super) async fn declare(
     let row = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     plugins::check(&row.workspace.kind, &declared, &registry.privileged_plugins)
         .map_err(|e| Problem::new(StatusCode::CONFLICT, "PRIVILEGED_PLUGIN", e.to_string()))?;
-    let live = matches!(row.workspace.status, Status::Online | Status::Degraded);
-    let deliver = live && row.workspace.instance_id.is_some();
+    // A failed one may wait for just this, and its window may be spent on what was declared before.
+    let waits = matches!(row.workspace.status, Status::Online | Status::Degraded | Status::Failed);
+    let deliver = waits && row.workspace.instance_id.is_some();
     if !registry.store.declare_plugins(&id, &declared, deliver).await? {
         return Err(Problem::removed(&id));
     }

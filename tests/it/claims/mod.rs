@@ -168,7 +168,7 @@ fn config(plane: &ControlPlane, dir: &Path, lease_ms: u64, tick_ms: u64) -> Stri
     };
     format!(
         "[claims]\nlease_ms = {lease_ms}\ntick_ms = {tick_ms}\n[effects]\ntick_ms = 50\nbackoff_ms = 50\n\
-         [provisioning]\nbackoff_ms = 5\nbackoff_max_ms = 20\n{}{}",
+         lease_ms = 3500\n[provisioning]\ncall_timeout_ms = 400\nbackoff_ms = 5\nbackoff_max_ms = 20\n{}{}",
         provider(RED),
         provider(BLUE)
     )

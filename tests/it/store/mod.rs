@@ -5,6 +5,7 @@ mod beats;
 mod commit;
 mod connect;
 mod events;
+mod outbox;
 mod policies;
 mod removal;
 mod workspaces;
