@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rstest::rstest;
 use serde_json::json;
 use sprag::advance::{Advanced, Removal};
-use sprag::facts::{Cause, Command, Heartbeat, Readiness};
+use sprag::facts::{Action, Cause, Command, Heartbeat, Outcome, Readiness};
 use sprag::heartbeats::Heard;
 use sprag::machine::Status;
 use sprag::store::{Patch, Placed, Registration};
@@ -48,8 +48,12 @@ async fn assert_stays_removed(fleet: &Fleet, made: &Made) {
     assert_eq!(causes, [(1, "created"), (2, "remove")]);
     // What the heartbeat of a removed row's box sets in motion is the end of that box.
     for decision in fleet.store.decisions(None, 10_000).await.expect("reading decisions") {
-        if decision.question.workspace.id == made.id && decision.question.workspace.status == Status::Removed {
-            assert!(decision.actions.iter().all(|asked| asked.action == Action::StopInstance), "{decision:?}");
+        if decision.question.workspace.id == made.id && decision.question.workspace.status == Status::Removed
+        {
+            assert!(
+                decision.actions.iter().all(|asked| asked.action == Action::StopInstance),
+                "{decision:?}"
+            );
             assert_eq!(decision.outcome, Outcome::Held { denials: Vec::new() });
         } else if decision.question.workspace.id == made.id {
             assert_eq!(decision.question.cause, Cause::Commanded(Command::remove()), "{decision:?}");

@@ -17,7 +17,9 @@ const SLOW: Duration = Duration::from_millis(400);
 /// The calls that did something, as `VERB PROVIDER`.
 fn done(scene: &Scene, id: &str) -> Vec<String> {
     let calls = scene.plane.journal.calls(id);
-    let done = calls.iter().filter(|call| call.outcome == Outcome::Done && call.verb != Verb::Fence);
+    let done = calls
+        .iter()
+        .filter(|call| call.outcome == Outcome::Done && ![Verb::Fence, Verb::Deliver].contains(&call.verb));
     done.map(|call| format!("{:?} {} {}", call.verb, call.provider, call.instance)).collect()
 }
 

@@ -35,7 +35,11 @@ impl Ground {
     async fn new(backend: Backend) -> Self {
         let dir = || tempfile::tempdir().expect("a directory");
         let (db, state, boxes) = (TestDb::new(backend).await, dir(), dir());
-        let wait = format!("while [ ! -e {:?} ]; do sleep 0.02; done; exec {:?} agent", state.path().join("go"), sprag_bin());
+        let wait = format!(
+            "while [ ! -e {:?} ]; do sleep 0.02; done; exec {:?} agent",
+            state.path().join("go"),
+            sprag_bin()
+        );
         let config = format!(
             "[claims]\nlease_ms = 1000\ntick_ms = 100\n[effects]\ntick_ms = {TICK_MS}\nbackoff_ms = 50\n\
              privileged_plugins = [{TOOLS:?}]\n\
@@ -111,7 +115,10 @@ async fn a_platform_agent_is_cured_by_one_delivery(
     let effects = ground.effects(&id).await;
     let [effect] = effects.as_slice() else { panic!("{effects:#?}") };
     assert_eq!((&effect["kind"], &effect["state"]), (&json!("reconcile_plugins"), &json!("done")));
-    assert_eq!((&effect["attempts"], &effect["body"]["reason"]["code"]), (&json!(1), &json!("mcp-server-missing")));
+    assert_eq!(
+        (&effect["attempts"], &effect["body"]["reason"]["code"]),
+        (&json!(1), &json!("mcp-server-missing"))
+    );
     let last = ground.row(&id).await;
     assert_eq!(last["instance_id"], first["instance_id"], "the box is the same");
 

@@ -105,7 +105,10 @@ async fn the_order_survives_its_host(#[values(Backend::Sqlite, Backend::Postgres
                 expected.entry(id.clone()).or_default().push(key);
             }
         }
-        Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", die_at)]).await.died(die_at).await;
+        Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", die_at)])
+            .await
+            .died(die_at)
+            .await;
         let next = Process::start(&db.url, dir.path(), &config).await;
         until("all is delivered", async || db.store.effect_counts().await.expect("reading") == (0, 0)).await;
         next.kill().await;

@@ -85,7 +85,9 @@ impl Stage {
     }
 
     async fn declare(&self, id: &str, plugins: Value) -> Answer {
-        self.host().admin(Method::PUT, &format!("/workspaces/{id}/plugins"), json!({ "plugins": plugins })).await
+        self.host()
+            .admin(Method::PUT, &format!("/workspaces/{id}/plugins"), json!({ "plugins": plugins }))
+            .await
     }
 
     async fn row(&self, id: &str) -> Value {

@@ -104,9 +104,7 @@ async fn owe(stage: &Stage, subject: &str) {
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_notice_is_signed_and_keeps_its_id(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn a_notice_is_signed_and_keeps_its_id(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let receiver = Receiver::start(2).await;
     let dir = tempfile::tempdir().expect("a directory");
     let with = |setup| Setup { webhook: Some(receiver.webhook(dir.path())), ..setup };
@@ -117,7 +115,8 @@ async fn a_notice_is_signed_and_keeps_its_id(
 
     let came = receiver.came();
     assert_eq!(came.len(), 3, "refused twice");
-    let effects = stage.db.store.effects(Some(EffectState::Done), Some("w"), None, 10).await.expect("reading");
+    let effects =
+        stage.db.store.effects(Some(EffectState::Done), Some("w"), None, 10).await.expect("reading");
     let [effect] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!(effect.attempts, 3);
     for notice in &came {

@@ -36,7 +36,9 @@ async fn as_many_are_owed_as_moved(#[values(Backend::Sqlite, Backend::Postgres)]
         let made = fleet.workspace("platform", "hermes", Status::Online).await;
         let racers = (0..RACERS).map(|_| {
             let (fleet, id) = (fleet.clone(), made.id.clone());
-            tokio::spawn(async move { fleet.advance.workspace(&id, &without_tools(), None).await.expect("answered") })
+            tokio::spawn(async move {
+                fleet.advance.workspace(&id, &without_tools(), None).await.expect("answered")
+            })
         });
         for racer in racers.collect::<Vec<_>>() {
             match racer.await.expect("a racer") {
@@ -51,7 +53,9 @@ async fn as_many_are_owed_as_moved(#[values(Backend::Sqlite, Backend::Postgres)]
         }
     }
     let effects = fleet.store.effect_counts().await.expect("reading the outbox");
-    println!("{races} raced by {RACERS} each, {moved} moved, {owed} said owed, {effects:?} in the outbox, {backend:?}");
+    println!(
+        "{races} raced by {RACERS} each, {moved} moved, {owed} said owed, {effects:?} in the outbox, {backend:?}"
+    );
     assert_eq!((moved, owed, effects), (races, races, (races as u64, 0)));
 }
 

@@ -269,9 +269,7 @@ async fn a_person_retries_what_is_parked_and_drops_what_is_not_over(
 
 #[rstest]
 #[tokio::test]
-async fn declared_plugins_are_replaced_whole(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn declared_plugins_are_replaced_whole(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     let store = &db.store;
     db.workspace("w").await;
