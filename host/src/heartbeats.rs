@@ -218,6 +218,12 @@ impl Writer {
         self.judge.metrics.batch_size.observe(beats.len() as f64);
         match self.store.beat(&beats).await {
             Ok(stored) => {
+                for ((beaten, beat), asker) in stored.iter().zip(&beats).zip(&askers) {
+                    if matches!(beaten, Beaten::Removed) {
+                        let (id, heartbeat) = (beat.workspace_id.clone(), asker.heartbeat.clone());
+                        self.judging.spawn(self.judge.clone().stray(id, heartbeat));
+                    }
+                }
                 let mut answered = stored.into_iter().zip(askers);
                 while answered.len() > 0 {
                     let some: Vec<_> = answered.by_ref().take(JUDGED_TOGETHER).collect();
@@ -252,6 +258,14 @@ impl Judge {
             let heard = self.hear(beaten, heartbeat, &token).await;
             // The client may have hung up; what is stored stays stored.
             let _ = answer.send(heard);
+        }
+    }
+
+    /// The box of a removed workspace speaks: that moves nothing, and may set its end in motion.
+    async fn stray(self, id: String, heartbeat: Heartbeat) {
+        if let Err(error) = self.advance.workspace(&id, &Cause::Heartbeat(heartbeat), None).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, workspace.id = id, "a stray box was not looked at");
         }
     }
 

@@ -9,6 +9,7 @@ mod operators;
 mod races;
 mod replays;
 mod storm;
+mod strays;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
