@@ -95,7 +95,9 @@ async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status
     let spoken = open.end(&ending).await;
     Point::Ended.reached(&claim.kind);
     host.ended.notify_waiters();
-    // The new box has spoken before the claim ended: nobody waits for its next heartbeat.
+    // The new box has spoken before the claim committed: nobody waits for its next
+    // heartbeat. A claim that did not commit has stopped it again.
+    let spoken = spoken.filter(|_| ending.state == ClaimState::Committed);
     let Some(cause) = spoken.and_then(|said| serde_json::from_str::<Cause>(&said).ok()) else { return };
     if let Err(error) = host.advance.workspace(&workspace_id, &cause, None).await {
         let error = &error as &dyn std::error::Error;

@@ -95,7 +95,10 @@ impl Store {
             if let Some(place) = batch.place(row.id()) {
                 // One bad row is the trouble of one agent, not of its whole batch.
                 let read = Snapshot::try_from(row);
-                beaten[place] = Some(read.map_or_else(|e| Beaten::Unreadable(Arc::new(e)), |facts| Beaten::Stored(Box::new(facts))));
+                beaten[place] = Some(read.map_or_else(
+                    |e| Beaten::Unreadable(Arc::new(e)),
+                    |facts| Beaten::Stored(Box::new(facts)),
+                ));
             }
         }
         if beaten.iter().any(Option::is_none) {
