@@ -44,6 +44,8 @@ pub enum Advanced {
     Unknown,
     /// A first token was asked for, but the workspace has a live one.
     TokenTaken,
+    /// The agent's token has ended since it was looked at. Nothing was written.
+    TokenDead,
     /// Somebody else moved the row each of [`ATTEMPTS`] times. Nothing was written.
     Outran,
 }
@@ -84,12 +86,13 @@ pub struct Advance {
 }
 
 /// What a step writes beside a status and its decision.
-#[derive(Clone, Copy)]
-enum With<'a> {
-    Nothing,
-    Registration(&'a Registration),
+#[derive(Clone, Copy, Default)]
+struct With<'a> {
+    registration: Option<&'a Registration>,
     /// A claim, opened with the transition.
-    Claim(&'a NewClaim),
+    claim: Option<&'a NewClaim>,
+    /// Of the agent whose word it is: dead, it has none.
+    token: Option<&'a TokenHash>,
 }
 
 /// A row judged and not yet written.
@@ -142,7 +145,7 @@ impl Advance {
         cause: &Cause,
         registration: Option<&Registration>,
     ) -> Result<Advanced, StoreError> {
-        self.step(facts, cause, registration.map_or(With::Nothing, With::Registration)).await
+        self.step(facts, cause, With { registration, ..With::default() }).await
     }
 
     /// [`Advance::from`] for what an agent says with this token: while a claim is
@@ -159,7 +162,8 @@ impl Advance {
     ) -> Result<Advanced, StoreError> {
         loop {
             let id = facts.workspace.id.clone();
-            let advanced = self.from(facts, cause, registration).await?;
+            let with = With { registration, token: Some(token), ..With::default() };
+            let advanced = self.step(facts, cause, with).await?;
             let Advanced::Claimed { claim_id, .. } = &advanced else { return Ok(advanced) };
             let said = serde_json::to_string(cause).unwrap_or_default();
             if Box::pin(self.store.speak(claim_id, token, &said)).await? {
@@ -184,7 +188,14 @@ impl Advance {
         claim: &NewClaim,
     ) -> Result<Advanced, StoreError> {
         match self.store.snapshot(id).await? {
-            Some(facts) => self.step(facts, &Cause::Commanded(command.clone()), With::Claim(claim)).await,
+            Some(facts) => {
+                self.step(
+                    facts,
+                    &Cause::Commanded(command.clone()),
+                    With { claim: Some(claim), ..With::default() },
+                )
+                .await
+            }
             None => Ok(Advanced::Unknown),
         }
     }
@@ -226,6 +237,7 @@ impl Advance {
             match Box::pin(self.write(std::slice::from_ref(&judged.step))).await? {
                 Commit::Done => return Ok(settled(status, judged.decision)),
                 Commit::TokenTaken => return Ok(Advanced::TokenTaken),
+                Commit::TokenDead => return Ok(Advanced::TokenDead),
                 Commit::Outran => {
                     self.metrics.outran(cause.kind());
                     tracing::debug!(workspace.id = id, attempt, "outran");
@@ -250,12 +262,17 @@ impl Advance {
         claim_id: String,
         with: With<'_>,
     ) -> Result<Advanced, StoreError> {
-        if let With::Registration(registration) = with {
+        if let Some(registration) = with.registration {
+            // The box that is being started gets its own; nobody else is given one meanwhile.
+            if registration.first_token.is_some() {
+                return Ok(Advanced::TokenTaken);
+            }
             let step = Step {
                 workspace_id: facts.workspace.id.clone(),
                 version: facts.version,
                 transition: None,
                 registration: Some(registration.clone()),
+                token: with.token.copied(),
                 claim: None,
                 decision: None,
             };
@@ -263,6 +280,7 @@ impl Advance {
                 Commit::Done => {}
                 Commit::Outran => return Ok(Advanced::Outran),
                 Commit::TokenTaken => return Ok(Advanced::TokenTaken),
+                Commit::TokenDead => return Ok(Advanced::TokenDead),
             }
         }
         Ok(Advanced::Claimed { status: facts.workspace.status, claim_id })
@@ -289,7 +307,7 @@ impl Advance {
                 let Ok(edge) = facts.workspace.status.edge(cause.kind(), &facts.workspace.runtime) else {
                     continue;
                 };
-                let judged = self.judge(facts, &edge, &cause, With::Nothing).await?;
+                let judged = self.judge(facts, &edge, &cause, With::default()).await?;
                 if !matches!(judged.decision.outcome, Outcome::Moved { .. }) {
                     self.write(std::slice::from_ref(&judged.step)).await?;
                     return Ok(Removal::Denied(Box::new(judged.decision)));
@@ -302,7 +320,9 @@ impl Advance {
             }
             match self.write(&steps).await? {
                 Commit::Done => return Ok(Removal::Done(decisions)),
-                Commit::Outran | Commit::TokenTaken => self.metrics.outran(cause.kind()),
+                Commit::Outran | Commit::TokenTaken | Commit::TokenDead => {
+                    self.metrics.outran(cause.kind());
+                }
             }
         }
         Ok(Removal::Outran)
@@ -335,16 +355,12 @@ impl Advance {
         let step = Step {
             workspace_id: decision.question.workspace.id.clone(),
             version,
-            registration: match with {
-                With::Registration(registration) if !refused => Some(registered(registration, &decision)),
-                _ => None,
-            },
-            claim: match with {
-                With::Claim(claim) if transition.is_some() => {
-                    Some((claim.clone(), decision.question.workspace.clone()))
-                }
-                _ => None,
-            },
+            registration: with.registration.filter(|_| !refused).map(|r| registered(r, &decision)),
+            claim: with
+                .claim
+                .filter(|_| transition.is_some())
+                .map(|claim| (claim.clone(), decision.question.workspace.clone())),
+            token: with.token.copied(),
             transition,
             decision: kept.then(|| decision.clone()),
         };

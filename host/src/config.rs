@@ -159,6 +159,15 @@ impl Config {
             );
         }
         self.providers.check(&self.provisioning)?;
+        self.claims.check().map_err(anyhow::Error::msg)?;
+        self.effects.check(&self.provisioning).map_err(anyhow::Error::msg)?;
+        let nowhere = self.listen.ip().is_unspecified() && self.provisioning.registry_url.is_none();
+        if nowhere && !self.providers.0.is_empty() {
+            bail!(
+                "boxes can't reach the host at {}; say where they can: provisioning.registry_url",
+                self.listen
+            );
+        }
         Ok(())
     }
 

@@ -140,6 +140,7 @@ fn heard(status: Status, advanced: Advanced) -> Heard {
         Advanced::NoEdge(none) => Heard::Stored { status: none.from, decision_id: None },
         // The liveness is stored; the status is the claim's.
         Advanced::Claimed { status, .. } => Heard::Stored { status, decision_id: None },
+        Advanced::TokenDead => Heard::Unauthorized,
         Advanced::Unknown => Heard::Unknown,
         // The liveness is stored; what it should lead to, the next heartbeat asks again.
         Advanced::Outran | Advanced::TokenTaken => Heard::Stored { status, decision_id: None },

@@ -4,20 +4,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::plan::Step;
 use super::saga::Halt;
 use super::{Commanded, Host, Point};
 use crate::facts::{Command, CommandKind, Reason};
-use crate::provision::{BoxSpec, BoxToken, Call, DispatchError, Fence};
+use crate::provision::{BoxSpec, BoxState, BoxToken, Call, DispatchError, Fence};
 use crate::store::{Begin, Begun, Claim, Effects, Hold, OwedStop, StepState, TokenHash};
 
 /// How often a step is begun anew because something newer, not a new holder, came before its call.
 const OVERTAKEN: u32 = 5;
 
-/// How often a child that has a claim of its own is asked again, and the pause between.
-const CHILD_TRIES: u32 = 50;
+/// Children that are asked side by side.
+const CHILDREN_AT_ONCE: usize = 16;
+
+/// The pause before a child that has another claim is asked again.
 const CHILD_PAUSE: Duration = Duration::from_millis(200);
 
 /// What became of a step.
@@ -79,19 +83,15 @@ impl<'a> Doing<'a> {
     pub(super) async fn fence(&self, provider: &str) -> Result<Option<Vec<String>>, Halt> {
         for _ in 0..OVERTAKEN {
             let begun = self.begin(Step::Fence, None).await?;
-            match self.host.dispatcher.fence(provider, &self.call(Step::Fence, begun, provider)).await {
+            match self.host.calling().await?.fence(provider, &self.call(Step::Fence, begun, provider)).await {
                 Ok(boxes) => {
                     let running: Vec<_> = boxes.into_iter().map(|b| b.instance_id).collect();
                     let detail = format!("{provider} runs: {}", listed(&running));
                     self.finish(Step::Fence, begun, StepState::Done, &detail, Effects::default()).await?;
                     return Ok(Some(running));
                 }
-                Err(DispatchError::Stale { .. }) => {}
-                // What nobody is configured to reach, nobody can have started.
-                Err(DispatchError::UnknownProvider(e)) => {
-                    self.finish(Step::Fence, begun, StepState::Skipped, &e.to_string(), Effects::default())
-                        .await?;
-                    return Ok(Some(Vec::new()));
+                Err(DispatchError::Stale { accepted }) => {
+                    self.overtaken(Step::Fence, begun, accepted).await?
                 }
                 Err(e) => {
                     self.finish(Step::Fence, begun, StepState::Exhausted, &e.to_string(), Effects::default())
@@ -132,9 +132,6 @@ impl<'a> Doing<'a> {
         let (Some(provider), Some(instance)) = (&claim.new_provider, &claim.new_instance_id) else {
             return Ok(None);
         };
-        if self.host.dispatcher.check(provider).is_err() {
-            return Ok(None);
-        }
         let left = OwedStop { provider: provider.clone(), instance_id: instance.clone() };
         let (begun, stopped) = self.stop(Step::StopNew, &left).await?;
         match stopped {
@@ -157,10 +154,11 @@ impl<'a> Doing<'a> {
         let mut why = String::new();
         for _ in 0..OVERTAKEN {
             let call = self.call(step, begun, "");
-            match self.host.dispatcher.stop(&what.provider, &call, &what.instance_id).await {
+            match self.host.calling().await?.stop(&what.provider, &call, &what.instance_id).await {
                 Ok(_) => return Ok((begun, Ok(()))),
                 Err(DispatchError::Stale { accepted }) => {
                     why = format!("overtaken by {accepted}");
+                    self.overtaken(step, begun, accepted).await?;
                     begun = self.begin(step, None).await?;
                 }
                 Err(e) => {
@@ -171,8 +169,7 @@ impl<'a> Doing<'a> {
         }
         // It may have been done all the same.
         let running = self.fence(&what.provider).await?;
-        let gone = running.is_some_and(|running| !running.contains(&what.instance_id))
-            && self.host.dispatcher.check(&what.provider).is_ok();
+        let gone = running.is_some_and(|running| !running.contains(&what.instance_id));
         Ok((begun, if gone { Ok(()) } else { Err(why) }))
     }
 
@@ -187,14 +184,22 @@ impl<'a> Doing<'a> {
         let Some(provider) = &claim.new_provider else { return Ok(Over::Done) };
         // Named by its epoch: what an older holder started has another name.
         let instance = format!("{}-e{}", self.hold.workspace_id, self.hold.epoch);
+        if let Err(unknown) = self.host.dispatcher.check(provider) {
+            let begun = self.begin(Step::StartNew, None).await?;
+            return self.not_started(begun, unknown.to_string()).await;
+        }
         let token = self.token()?;
         let spec = self.spec(&token).await?;
         for _ in 0..OVERTAKEN {
             let begun = self.begin(Step::StartNew, Some((&instance, &TokenHash::of(&token.0)))).await?;
             let call = self.call(Step::StartNew, begun, "");
-            let failed = match self.host.dispatcher.start(provider, &call, &instance, &spec).await {
-                Ok(_) => None,
-                Err(DispatchError::Stale { .. }) => continue,
+            let failed = match self.host.calling().await?.start(provider, &call, &instance, &spec).await {
+                Ok(found) if found.state == BoxState::Running => None,
+                Ok(_) => Some(format!("{provider} started it, and it has ended already")),
+                Err(DispatchError::Stale { accepted }) => {
+                    self.overtaken(Step::StartNew, begun, accepted).await?;
+                    continue;
+                }
                 Err(DispatchError::Exhausted { why, .. }) => match self.fence(provider).await? {
                     Some(running) if running.contains(&instance) => None,
                     Some(_) => Some(format!("{provider} did not start it: {why}")),
@@ -206,20 +211,42 @@ impl<'a> Doing<'a> {
                 self.finish(Step::StartNew, begun, StepState::Done, &instance, Effects::default()).await?;
                 return Ok(Over::Done);
             };
-            self.finish(Step::StartNew, begun, StepState::Failed, &why, Effects::default()).await?;
-            return Ok(Over::Failed(Reason::new("start-new-failed", why)));
+            return self.not_started(begun, why).await;
         }
         // Newer calls keep coming: somebody else is at work here.
         Err(Halt::GiveUp)
     }
 
-    /// Each child by a claim of its own; one that is busy is asked again for a while.
+    async fn not_started(&self, begun: Begun, why: String) -> Result<Over, Halt> {
+        self.finish(Step::StartNew, begun, StepState::Failed, &why, Effects::default()).await?;
+        Ok(Over::Failed(Reason::new("start-new-failed", why)))
+    }
+
+    /// Something newer, not a new holder, came before this call: it is begun anew.
+    async fn overtaken(&self, step: Step, begun: Begun, by: Fence) -> Result<(), Halt> {
+        let detail = format!("by {by}");
+        self.finish(step, begun, StepState::Overtaken, &detail, Effects::default()).await
+    }
+
+    /// Each child by a claim of its own, some at a time; one that has another
+    /// claim is waited for, as long as this claim is ours.
     async fn children(&self, step: Step, kind: CommandKind) -> Result<Over, Halt> {
         let begun = self.begin(step, None).await?;
         let along = self.host.store.children(&self.hold.workspace_id, kind == CommandKind::Resume).await?;
         let (mut taken, mut left) = (0, Vec::new());
-        for child in along {
-            match self.child(&child, kind).await? {
+        let asked: Vec<BoxFuture<'_, (String, Result<Option<String>, Halt>)>> = along
+            .into_iter()
+            .map(|child| {
+                let asked = async move {
+                    let became = self.child(&child, kind).await;
+                    (child, became)
+                };
+                asked.boxed()
+            })
+            .collect();
+        let mut asked = stream::iter(asked).buffer_unordered(CHILDREN_AT_ONCE);
+        while let Some((child, became)) = asked.next().await {
+            match became? {
                 None => taken += 1,
                 Some(why) => left.push(format!("{child}: {why}")),
             }
@@ -235,8 +262,8 @@ impl<'a> Doing<'a> {
     /// Why the child was left as it is, if it was.
     async fn child(&self, id: &str, kind: CommandKind) -> Result<Option<String>, Halt> {
         let command = Command { command: kind, actor: "claim".to_owned(), ..Command::remove() };
-        for _ in 0..CHILD_TRIES {
-            let asked = self.host.command(id, &command, Some(&self.hold.claim_id)).await;
+        loop {
+            let asked = self.host.command(id, &command, Some(self.hold)).await;
             match asked.map_err(|e| {
                 tracing::warn!(workspace.id = id, "{e}");
                 Halt::GiveUp
@@ -250,7 +277,6 @@ impl<'a> Doing<'a> {
                 Commanded::Busy { .. } | Commanded::Outran => sleep(CHILD_PAUSE).await,
             }
         }
-        Ok(Some("another claim is open on it".to_owned()))
     }
 
     fn token(&mut self) -> Result<BoxToken, Halt> {

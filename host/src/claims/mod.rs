@@ -31,11 +31,12 @@ mod saga;
 pub mod switch_provider;
 pub mod wake;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,13 +49,20 @@ use crate::facts::{Command, Decision};
 use crate::machine::{NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::provision::{Dispatcher, UnknownProvider};
-use crate::store::{Claim, ClaimState, Hold, NewClaim, Store, StoreError};
+use crate::store::{Claim, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Store, StoreError};
+use saga::Halt;
 
 /// Lapsed claims that one tick takes over at most.
 const TAKEN_AT_ONCE: u32 = 32;
 
+/// Calls to providers that this host has in flight at once, for its claims.
+const CALLS_AT_ONCE: usize = 64;
+
 /// How often a claim that another host may hold is looked at while somebody waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A shorter lease would lapse while its holder waits for the database.
+const LEAST_LEASE_MS: u64 = 200;
 
 /// Under `[claims]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +75,20 @@ pub struct ClaimsConfig {
     /// How often a claim is taken over, where its provider does not answer, before
     /// it is rolled back as far as it can be and its boxes are left to the outbox.
     pub takeovers: u32,
+}
+
+impl ClaimsConfig {
+    /// # Errors
+    /// The key that is too small for anything to work, and its bound.
+    pub fn check(&self) -> Result<(), String> {
+        if self.lease_ms < LEAST_LEASE_MS {
+            return Err(format!("claims.lease_ms is {}; at least {LEAST_LEASE_MS}", self.lease_ms));
+        }
+        if self.tick_ms == 0 {
+            return Err("claims.tick_ms is 0; at least 1".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for ClaimsConfig {
@@ -122,6 +144,8 @@ struct Host {
     owner: String,
     /// Where boxes find the registry.
     registry_url: String,
+    /// Turns to call a provider.
+    calls: Semaphore,
     running: TaskTracker,
     stop: CancellationToken,
     /// Woken whenever a claim ended here.
@@ -147,6 +171,7 @@ impl Claims {
             config,
             owner,
             registry_url,
+            calls: Semaphore::new(CALLS_AT_ONCE),
             running,
             stop,
             ended,
@@ -168,21 +193,29 @@ impl Claims {
         asked.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// The claim of a workspace that is about to be created with this provider.
+    /// Creates a workspace; where it has a provider, with the claim that starts
+    /// its first box. Whoever asked may go away meanwhile.
     ///
     /// # Errors
-    /// No provider of that name is configured.
-    pub fn creation(&self, provider: &str, actor: &str) -> Result<NewClaim, UnknownProvider> {
-        self.0.dispatcher.check(provider)?;
-        Ok(self.0.new_claim(plan::CREATE, actor, None, None))
-    }
-
-    /// Begins to carry out the claim of a workspace that was just created.
-    pub fn created(&self, claim: &NewClaim, workspace_id: &str) {
-        let hold = Hold { claim_id: claim.id.clone(), workspace_id: workspace_id.to_owned(), epoch: 1 };
-        Point::Opened.reached(&claim.kind);
-        self.0.metrics.claim_opened(&claim.kind);
-        self.0.carry_out(hold, false);
+    /// No provider of that name is configured; the database.
+    pub async fn create(
+        &self,
+        mut new: NewWorkspace,
+        actor: &str,
+    ) -> Result<(Placed, NewWorkspace), CommandError> {
+        if let Some(provider) = &new.provider {
+            self.0.dispatcher.check(provider)?;
+            new.claim = Some(self.0.new_claim(plan::CREATE, actor, None, None));
+        }
+        let host = self.0.clone();
+        let created = self.0.running.spawn(async move {
+            let placed = host.store.create(&new).await?;
+            if let (Placed::Done, Some(claim)) = (placed, &new.claim) {
+                host.opened(&claim.id, &new.id).await?;
+            }
+            Ok((placed, new))
+        });
+        created.await.map_err(|_| CommandError::Stopping)?
     }
 
     /// The claim once it has ended, or as it stands when `patience` is over. None: there is none.
@@ -199,7 +232,11 @@ impl Claims {
                 return Ok(claim);
             }
             let look = (Instant::now() + LOOK_AGAIN).min(until);
-            let _ = timeout_at(look, ended).await;
+            tokio::select! {
+                // A host that stops answers with what it has.
+                () = self.0.stop.cancelled() => return Ok(claim),
+                _ = timeout_at(look, ended) => {}
+            }
         }
     }
 
@@ -235,6 +272,9 @@ impl Claims {
                 () = stop.cancelled() => return,
                 () = sleep(every) => {}
             }
+            if stop.is_cancelled() {
+                return;
+            }
             if let Err(error) = self.tick().await {
                 tracing::error!(error = &error as &dyn std::error::Error, "looking for lapsed claims");
             }
@@ -259,14 +299,14 @@ impl Host {
         &self,
         kind: &str,
         actor: &str,
-        parent: Option<&str>,
+        parent: Option<&Hold>,
         target_provider: Option<String>,
     ) -> NewClaim {
         NewClaim {
             id: Uuid::now_v7().to_string(),
             kind: kind.to_owned(),
             actor: actor.to_owned(),
-            parent_claim_id: parent.map(str::to_owned),
+            parent: parent.map(|parent| (parent.claim_id.clone(), parent.epoch)),
             owner: self.owner.clone(),
             lease_ms: self.config.lease_ms,
             target_provider,
@@ -277,31 +317,67 @@ impl Host {
         self: &Arc<Self>,
         id: &str,
         command: &Command,
-        parent: Option<&str>,
+        parent: Option<&Hold>,
     ) -> Result<Commanded, CommandError> {
         let kind = command.command.cause().as_str();
         let claim = self.new_claim(kind, &command.actor, parent, command.target_provider.clone());
-        Ok(match self.advance.command(id, command, &claim).await? {
-            Advanced::Moved { .. } => {
-                let open = self.store.claim(&claim.id).await?;
-                // Gone already means: removed meanwhile.
-                let Some(open) = open else { return Ok(Commanded::Unknown) };
-                Point::Opened.reached(kind);
-                self.metrics.claim_opened(kind);
-                let workspace_id = id.to_owned();
-                self.carry_out(Hold { claim_id: claim.id, workspace_id, epoch: open.epoch }, false);
-                Commanded::Claimed(Box::new(open))
-            }
+        let advanced = match self.advance.command(id, command, &claim).await {
+            Err(error) => match self.opened(&claim.id, id).await {
+                // The answer was lost, and not the claim.
+                Ok(Some(open)) => return Ok(Commanded::Claimed(Box::new(open))),
+                _ => return Err(error.into()),
+            },
+            Ok(advanced) => advanced,
+        };
+        Ok(match advanced {
+            Advanced::Moved { .. } => match self.opened(&claim.id, id).await? {
+                Some(open) => Commanded::Claimed(Box::new(open)),
+                // Gone already means: it never was, or its workspace is no more.
+                None => Commanded::Unknown,
+            },
             Advanced::Held { status, decision } => Commanded::Denied { status, decision: Box::new(decision) },
             Advanced::Claimed { status, claim_id } => Commanded::Busy { status, claim_id },
             Advanced::NoEdge(none) => Commanded::NoEdge(none),
             Advanced::Unknown => Commanded::Unknown,
-            Advanced::Outran | Advanced::TokenTaken => Commanded::Outran,
+            Advanced::Outran | Advanced::TokenTaken | Advanced::TokenDead => Commanded::Outran,
         })
+    }
+
+    /// The claim, if it was opened; then this host begins to carry it out. One
+    /// that another host has taken over meanwhile is that host's, whose epoch it has.
+    async fn opened(self: &Arc<Self>, claim_id: &str, id: &str) -> Result<Option<Claim>, StoreError> {
+        let Some(open) = self.store.claim(claim_id).await? else { return Ok(None) };
+        Point::Opened.reached(&open.kind);
+        self.metrics.claim_opened(&open.kind);
+        if open.takeovers == 0 && open.state == ClaimState::Open {
+            let hold = Hold { claim_id: claim_id.to_owned(), workspace_id: id.to_owned(), epoch: open.epoch };
+            self.carry_out(hold, false);
+        }
+        Ok(Some(open))
+    }
+
+    /// A turn to call a provider: so many at once, in the whole host.
+    async fn calling(&self) -> Result<Calling<'_>, Halt> {
+        let turn = self.calls.acquire().await.map_err(|_| Halt::Stopping)?;
+        Ok(Calling { dispatcher: &self.dispatcher, _turn: turn })
     }
 
     /// In a task of its own.
     fn carry_out(self: &Arc<Self>, hold: Hold, taken_over: bool) {
         self.running.spawn(saga::carry_out(self.clone(), hold, taken_over));
+    }
+}
+
+/// The dispatcher, for the one call that this turn is for.
+struct Calling<'a> {
+    dispatcher: &'a Dispatcher,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Deref for Calling<'_> {
+    type Target = Dispatcher;
+
+    fn deref(&self) -> &Dispatcher {
+        self.dispatcher
     }
 }

@@ -33,14 +33,12 @@ impl OpenClaim {
     }
 
     /// Writes the end. Where the answer is lost, the database is asked what it
-    /// holds before anything is done again. What the new box has said meanwhile
-    /// comes back.
-    pub(super) async fn end(mut self, ending: &Ending<'_>) -> Option<String> {
+    /// holds before anything is done again. None: how it ended is not known here.
+    pub(super) async fn end(mut self, ending: &Ending<'_>) -> Option<Ended> {
         self.spent = true;
         for _ in 0..TRIES {
             match self.host.advance.end_claim(&self.hold, ending).await {
-                Ok(Ended::Done { spoken }) => return spoken,
-                Ok(Ended::Lost) => return None,
+                Ok(ended) => return Some(ended),
                 Err(error) => self.warn(&error, "whether the claim has ended is not known; asking"),
             }
             sleep(PAUSE).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::doing::{Doing, Over};
 use super::open::OpenClaim;
@@ -14,7 +15,7 @@ use super::plan::{self, Plan, Planned, Step, Undo};
 use super::{Host, Point};
 use crate::facts::{Cause, Reason};
 use crate::machine::{CauseKind, Status};
-use crate::store::{Claim, ClaimState, Ending, Hold, OwedStop, StepState, StoreError};
+use crate::store::{Claim, ClaimState, Ended, Ending, Hold, OwedStop, StepState, StoreError};
 
 /// How a walk ends.
 pub(super) enum Verdict {
@@ -49,7 +50,7 @@ pub(super) fn carry_out(host: Arc<Host>, hold: Hold, taken_over: bool) -> BoxFut
     Box::pin(async move {
         let open = OpenClaim::new(host.clone(), hold.clone());
         let lost = CancellationToken::new();
-        let renewal = tokio::spawn(renew(host.clone(), hold.clone(), lost.clone()));
+        let renewal = AbortOnDropHandle::new(tokio::spawn(renew(host.clone(), hold.clone(), lost.clone())));
         let mut saga = Saga { doing: Doing::new(&host, open.hold()), host: &host };
         let walked = tokio::select! {
             walked = saga.walk(taken_over) => walked,
@@ -60,9 +61,12 @@ pub(super) fn carry_out(host: Arc<Host>, hold: Hold, taken_over: bool) -> BoxFut
             Ok((verdict, claim, status)) => finish(&host, open, &claim, status, verdict).await,
             Err(Halt::Lost) => open.lost(),
             Err(Halt::GiveUp) => open.give_up(),
-            Err(Halt::Stopping) => open.release().await,
+            Err(Halt::Stopping) => {
+                // A renewal that came after it would undo the release.
+                drop(renewal);
+                open.release().await;
+            }
         }
-        renewal.abort();
         host.ended.notify_waiters();
     })
 }
@@ -82,6 +86,9 @@ async fn renew(host: Arc<Host>, hold: Hold, lost: CancellationToken) {
 async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status, verdict: Verdict) {
     let Some(ending) = ending(claim, status, verdict) else { return open.give_up() };
     let workspace_id = claim.workspace_id.clone();
+    Point::Ending.reached(&claim.kind);
+    let Some(Ended::Done { spoken }) = open.end(&ending).await else { return };
+    Point::Ended.reached(&claim.kind);
     host.metrics.claim_ended(&claim.kind, ending.state.as_str());
     tracing::info!(
         claim.id = claim.id,
@@ -91,12 +98,9 @@ async fn finish(host: &Arc<Host>, open: OpenClaim, claim: &Claim, status: Status
         "a {} ended",
         claim.kind
     );
-    Point::Ending.reached(&claim.kind);
-    let spoken = open.end(&ending).await;
-    Point::Ended.reached(&claim.kind);
     host.ended.notify_waiters();
-    // The new box has spoken before the claim committed: nobody waits for its next
-    // heartbeat. A claim that did not commit has stopped it again.
+    // The new box has spoken before the claim ended: nobody waits for its next
+    // heartbeat. What a box said that is stopped again counts for nothing.
     let spoken = spoken.filter(|_| ending.state == ClaimState::Committed);
     let Some(cause) = spoken.and_then(|said| serde_json::from_str::<Cause>(&said).ok()) else { return };
     if let Err(error) = host.advance.workspace(&workspace_id, &cause, None).await {
@@ -124,10 +128,14 @@ fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>>
                 (false, false) => claim.old_instance_id.as_deref(),
             };
             let (state, transition) = (ClaimState::Committed, None);
-            Some(Ending { state, transition, provider: provider.as_deref(), instance_id, owed: Vec::new() })
+            // Whoever spoke for the workspace before a box of its own was started has no say any more.
+            let sole = started && claim.kind != plan::CREATE;
+            let provider = provider.as_deref();
+            Some(Ending { state, transition, provider, instance_id, sole, owed: Vec::new() })
         }
         Verdict::Back { reason, owed } => {
-            let untrue = claim.kind == plan::CREATE || cannot_be_undone(claim);
+            let may_run = last(claim, Step::StopNew) == Some(StepState::Exhausted) || !owed.is_empty();
+            let untrue = claim.kind == plan::CREATE || cannot_be_undone(claim) || may_run;
             let (state, to) = match untrue {
                 true => (ClaimState::Failed, Status::Failed),
                 false => (ClaimState::RolledBack, claim.prior_status),
@@ -135,7 +143,8 @@ fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>>
             let edge = status.edge(CauseKind::ClaimEnded, "").ok()?;
             let transition = Some((edge.back_to(to).ok()?, reason));
             let instance_id = if stopped { None } else { claim.old_instance_id.as_deref() };
-            Some(Ending { state, transition, provider: claim.old_provider.as_deref(), instance_id, owed })
+            let provider = claim.old_provider.as_deref();
+            Some(Ending { state, transition, provider, instance_id, sole: false, owed })
         }
     }
 }

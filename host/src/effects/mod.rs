@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::provision::{Call, DispatchError, Dispatcher, Fence};
+use crate::provision::{Call, DispatchError, Dispatcher, Fence, ProvisioningConfig};
 use crate::store::{DueEffect, OwedStop, STOP, Store, StoreError};
 
 /// Effects that one tick takes at most.
@@ -38,6 +38,26 @@ pub struct EffectsConfig {
 impl Default for EffectsConfig {
     fn default() -> Self {
         Self { tick_ms: 1_000, lease_ms: 300_000, attempts: 12, backoff_ms: 1_000, backoff_max_ms: 300_000 }
+    }
+}
+
+impl EffectsConfig {
+    /// # Errors
+    /// The key that is too small for anything to work, and its bound.
+    pub fn check(&self, provisioning: &ProvisioningConfig) -> Result<(), String> {
+        let attempts = u64::from(provisioning.stop_attempts);
+        let longest = attempts * (provisioning.call_timeout_ms + provisioning.backoff_max_ms);
+        if self.lease_ms < longest {
+            return Err(format!(
+                "effects.lease_ms is {}; one delivery may take {longest} \
+                 (stop_attempts, call_timeout_ms and backoff_max_ms of [provisioning])",
+                self.lease_ms
+            ));
+        }
+        if self.attempts == 0 || self.tick_ms == 0 {
+            return Err("effects.attempts and effects.tick_ms must not be 0".to_owned());
+        }
+        Ok(())
     }
 }
 

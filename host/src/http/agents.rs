@@ -110,7 +110,7 @@ pub(super) async fn register(
         Advanced::Claimed { status, .. } => Ok(registered(status, minted, None)),
         Advanced::NoEdge(none) => Err(closed(&id, none)),
         Advanced::Unknown => Err(Problem::no_workspace(&id)),
-        Advanced::TokenTaken => Err(no_token_of(&id)),
+        Advanced::TokenTaken | Advanced::TokenDead => Err(no_token_of(&id)),
         Advanced::Outran => Err(Problem::outrun(&id)),
     }
 }

@@ -140,10 +140,13 @@ fn accepted(claim: Claim, waited: Option<Duration>) -> Response {
 /// The `wait` of `Prefer`, if there is one.
 fn wait_of(headers: &HeaderMap) -> Answer<Option<Duration>> {
     let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let wait =
-        preferences.flat_map(|value| value.split(',')).find_map(|one| one.trim().strip_prefix("wait="));
+    // RFC 7240: names in any case, values plain or quoted, what is not known is ignored.
+    let wait = preferences.flat_map(|value| value.split(',')).find_map(|one| {
+        let (name, value) = one.split(';').next().unwrap_or(one).split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').to_owned())
+    });
     let Some(wait) = wait else { return Ok(None) };
-    match wait.trim().parse::<u64>() {
+    match wait.parse::<u64>() {
         Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
         Err(_) => Err(Problem::field("Prefer", format!("wait={wait}").into(), "wait=N, whole seconds")),
     }
@@ -156,7 +159,7 @@ fn no_such_command(name: &str) -> Problem {
 }
 
 /// 400: the field, and the providers that there are.
-pub(super) fn no_such_provider(given: Option<&str>, configured: &[String]) -> Problem {
+fn no_such_provider(given: Option<&str>, configured: &[String]) -> Problem {
     let expected = match configured {
         [] => "the name of a configured provider; none is configured".to_owned(),
         names => format!("the name of a configured provider: {}", names.join(", ")),
@@ -164,7 +167,7 @@ pub(super) fn no_such_provider(given: Option<&str>, configured: &[String]) -> Pr
     Problem::field("provider", given.into(), expected)
 }
 
-fn not_asked(target: Option<&str>, error: CommandError) -> Problem {
+pub(super) fn not_asked(target: Option<&str>, error: CommandError) -> Problem {
     match error {
         CommandError::UnknownProvider(unknown) => no_such_provider(target, &unknown.configured),
         CommandError::Store(error) => error.into(),

@@ -13,14 +13,13 @@ use uuid::Uuid;
 use super::Registry;
 use super::access::{Operator, Token};
 use super::body::{Id, Params, Payload, bounded};
-use super::claims::no_such_provider;
+use super::claims::not_asked;
 use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address};
 use super::views::WorkspaceBody;
 use crate::advance::Removal;
 use crate::facts::Command;
 use crate::machine::Status;
-use crate::provision::UnknownProvider;
 use crate::store::{Filter, NewWorkspace, Patch, Placed};
 
 const MAX_NAME: usize = 200;
@@ -73,7 +72,7 @@ impl CreateBody {
             name: name(self.name)?,
             kind: word("kind", self.kind)?.unwrap_or_else(|| "workspace".to_owned()),
             runtime: word("runtime", self.runtime)?.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned()),
-            provider: word("provider", self.provider)?,
+            provider: self.provider,
             parent_id: self.parent_id,
             tier: short("tier", self.tier)?,
             labels: labels(self.labels.unwrap_or_default())?,
@@ -161,7 +160,7 @@ fn placed(placed: Placed, id: &str, parent: Option<&str>) -> Answer<()> {
         (status = 201, body = Created, headers(("location" = String, description = "its address"))),
         (status = 400, body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`PARENT_REMOVED`"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`PARENT_REMOVED`, `ANCESTOR_PAUSED`"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -172,16 +171,18 @@ pub(super) async fn create(
 ) -> Answer<(StatusCode, [(HeaderName, String); 1], Json<Created>)> {
     let issue = body.issue_token.unwrap_or(body.provider.is_none());
     let token = if issue { Some(Token::mint()?) } else { None };
-    let mut new = body.read(token.as_ref())?;
-    if let Some(provider) = &new.provider {
-        let claim = registry.claims.creation(provider, "operator");
-        let unknown = |e: UnknownProvider| no_such_provider(Some(provider), &e.configured);
-        new.claim = Some(claim.map_err(unknown)?);
+    let new = body.read(token.as_ref())?;
+    if let (Some(_), Some(parent)) = (&new.provider, &new.parent_id) {
+        let above = registry.store.snapshot(parent).await?;
+        if above.is_some_and(|p| p.workspace.status == Status::Paused || p.workspace.ancestor_paused) {
+            let detail = format!("{parent} or something above it is paused: no box is started below it");
+            return Err(Problem::new(StatusCode::CONFLICT, "ANCESTOR_PAUSED", detail));
+        }
     }
-    placed(registry.store.create(&new).await?, &new.id, new.parent_id.as_deref())?;
-    if let Some(claim) = &new.claim {
-        registry.claims.created(claim, &new.id);
-    }
+    let provider = new.provider.clone();
+    let created = registry.claims.create(new, "operator").await;
+    let (done, new) = created.map_err(|e| not_asked(provider.as_deref(), e))?;
+    placed(done, &new.id, new.parent_id.as_deref())?;
     registry.changed();
     let location = [(header::LOCATION, format!("/workspaces/{}", new.id))];
     let auth_token = token.map(Token::reveal);

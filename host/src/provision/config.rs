@@ -115,6 +115,8 @@ pub enum ConfigError {
          within provisioning.call_timeout_ms ({timeout_ms}) no stop could be answered"
     )]
     Grace { name: String, grace_ms: u64, timeout_ms: u64 },
+    #[error("providers.{name}.kept_boxes is 0; at least 1, or a box that is starting could be cleared away")]
+    Kept { name: String },
     #[error("providers.{name} needs one of token_file and token_env")]
     Token { name: String },
     #[error("providers.{name}: the variable {variable} is not set, or empty")]
@@ -160,6 +162,9 @@ impl ProvidersConfig {
                         grace_ms: process.stop_grace_ms,
                         timeout_ms: common.call_timeout_ms,
                     });
+                }
+                ProviderConfig::Process(process) if process.kept_boxes == 0 => {
+                    return Err(ConfigError::Kept { name: name.clone() });
                 }
                 ProviderConfig::ControlPlane(plane)
                     if plane.token_file.is_some() == plane.token_env.is_some() =>

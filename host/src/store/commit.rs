@@ -89,7 +89,9 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
         let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
         events::record_move(tx, &step.workspace_id, version, transition, decision_id).await?;
         if let Some((claim, facts)) = &step.claim {
-            claims::open(tx, claim, facts, decision_id).await?;
+            if !claims::open(tx, claim, facts, decision_id).await? {
+                return Ok(Commit::Outran);
+            }
         }
     }
     if let Some(registration) = &step.registration {
@@ -97,6 +99,13 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
         if registered != Commit::Done {
             return Ok(registered);
         }
+    }
+    // After the row is held: a claim that ends the token holds it as well.
+    let writes = step.transition.is_some() || step.registration.is_some();
+    if let Some(token) = step.token.filter(|_| writes)
+        && !tokens::is_live(tx, &step.workspace_id, &token).await?
+    {
+        return Ok(Commit::TokenDead);
     }
     if let Some(decision) = &step.decision {
         decisions::record(tx, decision).await?;

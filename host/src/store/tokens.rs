@@ -33,6 +33,8 @@ const INSERT_FOR_BOX: &str = "
 
 const LIVE: &str = "SELECT id, hash FROM tokens WHERE workspace_id = $1 AND revoked_at IS NULL";
 
+const IS_LIVE: &str = "SELECT id FROM tokens WHERE hash = $1 AND workspace_id = $2 AND revoked_at IS NULL";
+
 const REVOKE: &str = "
     UPDATE tokens SET revoked_at = (SELECT now FROM clock) WHERE workspace_id = $1 AND revoked_at IS NULL";
 
@@ -70,6 +72,12 @@ impl Store {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Whether it is a live token of the workspace.
+pub(super) async fn is_live(tx: &mut Tx, workspace_id: &str, hash: &TokenHash) -> Result<bool, StoreError> {
+    let found = fetch_optional!(tx.on(), (String,), IS_LIVE, hash.0.as_slice(), text(workspace_id))?;
+    Ok(found.is_some())
 }
 
 /// Adds a token beside those that there are.

@@ -172,6 +172,8 @@ pub struct Step {
     /// The change of status, and the reason given for it.
     pub transition: Option<(Move, Reason)>,
     pub registration: Option<Registration>,
+    /// Of the agent whose word this is: no write counts once it has ended.
+    pub token: Option<TokenHash>,
     /// A claim to be opened with the transition, on the row as it was judged.
     pub claim: Option<(NewClaim, Workspace)>,
     /// Kept with the step; None where it is not sampled.
@@ -194,6 +196,8 @@ pub enum Commit {
     Outran,
     /// A first token was to be handed out, but a live one exists. Nothing was written.
     TokenTaken,
+    /// The agent's token has ended since it was looked at. Nothing was written.
+    TokenDead,
 }
 
 /// One line of the log.

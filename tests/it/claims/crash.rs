@@ -1,7 +1,6 @@
 //! `kill -9` of a real host at every moment of a claim, and what the next host
 //! makes of it.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -12,8 +11,8 @@ use sprag::claims::plan::{Planned, Step, Undo, plan};
 use sprag::facts::CommandKind;
 use sprag::store::{Backend, Filter};
 
-use super::{BLUE, RED};
-use crate::support::control_plane::{self, ControlPlane, Verb, What, Where};
+use super::{BLUE, RED, unclaimed};
+use crate::support::control_plane::{ControlPlane, Verb, What, Where};
 use crate::support::db::TestDb;
 use crate::support::process::Process;
 
@@ -22,23 +21,6 @@ const TICK_MS: u64 = 100;
 
 /// What a host may take to start, and a busy machine to get to it.
 const SLACK: Duration = Duration::from_secs(10);
-
-fn config(plane: &ControlPlane, dir: &Path) -> String {
-    let token = dir.join("plane-token");
-    std::fs::write(&token, control_plane::TOKEN).expect("writing a token");
-    let provider = |name: &str| {
-        format!(
-            "[providers.{name}]\ntype = \"control-plane\"\nurl = {:?}\ntoken_file = {token:?}\n",
-            plane.base(name)
-        )
-    };
-    format!(
-        "[claims]\nlease_ms = {LEASE_MS}\ntick_ms = {TICK_MS}\n[effects]\ntick_ms = 50\nbackoff_ms = 50\n\
-         [provisioning]\nbackoff_ms = 5\nbackoff_max_ms = 20\n{}{}",
-        provider(RED),
-        provider(BLUE)
-    )
-}
 
 /// The steps of a claim whose start works, or fails.
 fn steps(command: Option<CommandKind>, start_works: bool) -> Vec<Step> {
@@ -76,7 +58,7 @@ async fn killed_at_every_moment(
     let db = TestDb::new(backend).await;
     let plane = ControlPlane::start(&[RED, BLUE]).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let config = config(&plane, dir.path());
+    let config = super::config(&plane, dir.path(), LEASE_MS, TICK_MS);
     let kind = command.map_or("create", |command| command.cause().as_str());
     let mut killed = 0;
     let bound = Duration::from_millis(LEASE_MS + 2 * TICK_MS) + SLACK;
@@ -157,13 +139,4 @@ async fn post(host: &Process, path: &str, body: Value) -> Result<Value, reqwest:
     let request =
         host.client.post(format!("{}/{path}", host.url)).bearer_auth(crate::support::process::ADMIN);
     request.json(&body).send().await?.json().await
-}
-
-/// Waits until no claim is open on the workspace.
-async fn unclaimed(db: &TestDb, id: &str) {
-    let until = Instant::now() + super::PATIENCE;
-    while db.store.snapshot(id).await.expect("reading").is_some_and(|row| row.claim_id.is_some()) {
-        assert!(Instant::now() < until, "still claimed: {:#?}", db.store.claims_of(id, None, 1).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -2,18 +2,18 @@
 //! design's cases, line by line, and every step with every fault.
 
 mod case3;
+mod cli;
 mod crash;
+mod process;
 mod steps;
+mod storm;
 mod wire;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sprag::provision::Provisioner;
-use sprag::provision::control_plane::{ControlPlane as Client, Secret};
 use sprag::store::Backend;
 
 use crate::support::control_plane::{self, BoxName, ControlPlane};
@@ -50,7 +50,7 @@ impl Scene {
     }
 
     fn setup(&self) -> Setup {
-        Setup { providers: clients(&self.plane), ..Setup::default() }
+        Setup { providers: self.plane.clients(), ..Setup::default() }
     }
 
     fn host(&self) -> &TestHost {
@@ -148,21 +148,37 @@ struct Running {
     token: String,
 }
 
-fn clients(plane: &ControlPlane) -> BTreeMap<String, Arc<dyn Provisioner>> {
-    [RED, BLUE]
-        .into_iter()
-        .map(|name| {
-            let secret = Secret::Value(control_plane::TOKEN.to_owned());
-            let client = Client::new(&plane.base(name), secret).expect("a client");
-            (name.to_owned(), Arc::new(client) as Arc<dyn Provisioner>)
-        })
-        .collect()
-}
-
 fn to(provider: &str) -> Value {
     json!({ "provider": provider, "force": true })
 }
 
 fn forced() -> Value {
     json!({ "force": true })
+}
+
+/// The configuration of a real host that shares `plane`; its files lie in `dir`.
+fn config(plane: &ControlPlane, dir: &Path, lease_ms: u64, tick_ms: u64) -> String {
+    let token = dir.join("plane-token");
+    std::fs::write(&token, control_plane::TOKEN).expect("writing a token");
+    let provider = |name: &str| {
+        format!(
+            "[providers.{name}]\ntype = \"control-plane\"\nurl = {:?}\ntoken_file = {token:?}\n",
+            plane.base(name)
+        )
+    };
+    format!(
+        "[claims]\nlease_ms = {lease_ms}\ntick_ms = {tick_ms}\n[effects]\ntick_ms = 50\nbackoff_ms = 50\n\
+         [provisioning]\nbackoff_ms = 5\nbackoff_max_ms = 20\n{}{}",
+        provider(RED),
+        provider(BLUE)
+    )
+}
+
+/// Waits until no claim is open on the workspace.
+async fn unclaimed(db: &TestDb, id: &str) {
+    let until = Instant::now() + PATIENCE;
+    while db.store.snapshot(id).await.expect("reading").is_some_and(|row| row.claim_id.is_some()) {
+        assert!(Instant::now() < until, "still claimed: {:#?}", db.store.claims_of(id, None, 1).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -4,7 +4,7 @@ mod agent;
 mod config;
 mod conformance;
 mod control_plane;
-mod outside;
+pub mod outside;
 mod process;
 
 use std::collections::BTreeMap;

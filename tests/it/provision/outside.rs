@@ -96,21 +96,25 @@ impl Outside {
 /// No test leaves a process behind.
 impl Drop for Outside {
     fn drop(&mut self) {
-        let provider = self.process(|settings| settings.stop_grace = Duration::from_millis(100));
-        let clean = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                for left in provider.list().await? {
-                    let last = call(&left.workspace_id, "18446744073709551615.0", "the-end");
-                    provider.stop(&last, &left.instance_id).await?;
-                }
-                anyhow::Ok(())
-            })
+        stop_all(self.process(|settings| settings.stop_grace = Duration::from_millis(100)));
+    }
+}
+
+/// Stops every box of a provider, and lets nobody start another.
+pub fn stop_all(provider: Arc<dyn Provisioner>) {
+    let clean = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            for left in provider.list().await? {
+                let last = call(&left.workspace_id, "18446744073709551615.0", "the-end");
+                provider.stop(&last, &left.instance_id).await?;
+            }
+            anyhow::Ok(())
         })
-        .join();
-        if !std::thread::panicking() {
-            clean.expect("the thread that stops boxes").expect("stopping what is left");
-        }
+    })
+    .join();
+    if !std::thread::panicking() {
+        clean.expect("the thread that stops boxes").expect("stopping what is left");
     }
 }
 

@@ -14,6 +14,7 @@ fn still(id: &str, version: i64) -> Step {
         version,
         transition: None,
         registration: None,
+        token: None,
         claim: None,
         decision: None,
     }

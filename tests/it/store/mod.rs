@@ -28,6 +28,7 @@ fn step(id: &str, version: i64, from: Status, target: Status, cause: CauseKind) 
         workspace_id: id.to_owned(),
         version,
         transition: Some(to(from, target, cause)),
+        token: None,
         claim: None,
         registration: None,
         decision: None,

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sprag::provision::Provisioner;
+use sprag::provision::control_plane::{ControlPlane as Client, Secret};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +79,16 @@ impl ControlPlane {
     /// The base of one provider's URL; `/v1/…` follows.
     pub fn base(&self, provider: &str) -> String {
         format!("{}/{provider}", self.url)
+    }
+
+    /// A client of each provider, by name.
+    pub fn clients(&self) -> BTreeMap<String, Arc<dyn Provisioner>> {
+        let names = self.shared.world().names();
+        let client = |name: &String| {
+            let secret = Secret::Value(TOKEN.to_owned());
+            Client::new(&self.base(name), secret).expect("a client")
+        };
+        names.into_iter().map(|name| (name.clone(), Arc::new(client(&name)) as _)).collect()
     }
 
     /// The boxes of a workspace that run, at whatever provider.

@@ -29,6 +29,12 @@ impl Process {
         Self::start_in(database_url, state_dir, &config, Some(ADMIN), &[]).await
     }
 
+    /// [`Process::start`] on this address, where a host before it may have been.
+    pub async fn start_at(listen: &str, database_url: &str, state_dir: &Path, config: &str) -> Self {
+        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
+        Self::launch(listen, database_url, state_dir, &config, Some(ADMIN), &[]).await
+    }
+
     /// [`Process::start`] with variables of its own.
     pub async fn start_with(
         database_url: &str,
@@ -48,10 +54,21 @@ impl Process {
         admin: Option<&str>,
         env: &[(&str, &str)],
     ) -> Self {
+        Self::launch("127.0.0.1:0", database_url, state_dir, config, admin, env).await
+    }
+
+    async fn launch(
+        listen: &str,
+        database_url: &str,
+        state_dir: &Path,
+        config: &str,
+        admin: Option<&str>,
+        env: &[(&str, &str)],
+    ) -> Self {
         let file = state_dir.join("sprag.toml");
         std::fs::write(&file, config).expect("writing the configuration");
         let mut command = Command::new(sprag_bin());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--config"]).arg(&file);
+        command.args(["serve", "--listen", listen, "--log-format", "json", "--config"]).arg(&file);
         command.arg("--state-dir").arg(state_dir).env("SPRAG_DATABASE_URL", database_url);
         command.envs(env.iter().copied());
         if let Some(admin) = admin {

@@ -21,6 +21,9 @@ const ROUTES: &[(&str, &str)] = &[
     ("patch", "/workspaces/{id}"),
     ("delete", "/workspaces/{id}"),
     ("post", "/workspaces/{id}/token"),
+    ("post", "/workspaces/{id}/{command}"),
+    ("get", "/workspaces/{id}/claims"),
+    ("get", "/claims/{id}"),
     ("get", "/events"),
     ("get", "/events/{workspace}"),
     ("get", "/events/stream"),
@@ -62,7 +65,8 @@ async fn answers_as_described(host: &TestHost, method: &str, path: &str, operati
     if path == "/events/stream" {
         return;
     }
-    let asked = path.replace("{id}", "x").replace("{workspace}", "x").replace("{number}", "7");
+    let asked = [("{id}", "x"), ("{workspace}", "x"), ("{number}", "7"), ("{command}", "restart")];
+    let asked = asked.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
     let verb = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
     for token in [Some(ADMIN), None] {
         let body = (verb != Method::GET).then(|| json!({}));

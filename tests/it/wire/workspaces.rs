@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sprag::http::Registration;
 use sprag::store::Backend;
 
+use crate::support::control_plane::ControlPlane;
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, Setup, TestHost};
 
@@ -13,9 +14,10 @@ use crate::support::host::{ADMIN, Setup, TestHost};
 #[tokio::test]
 async fn created_as_asked(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
-    let host = TestHost::plain(&db).await;
+    let plane = ControlPlane::start(&["cloud"]).await;
+    let host = TestHost::start(&db, Setup { providers: plane.clients(), ..Setup::default() }).await;
     let (parent, _) = host.create(json!({ "name": "parent" })).await;
-    let body = json!({ "name": "héllo", "kind": "platform", "runtime": "hermes", "provider": "process",
+    let body = json!({ "name": "héllo", "kind": "platform", "runtime": "hermes", "provider": "cloud",
         "parent_id": parent, "tier": "gold", "labels": { "team": "a" }, "persistent_volume": true,
         "hibernation_idle_minutes": 30, "unknown": 1 });
     let answer = host.admin(Method::POST, "/workspaces", body.clone()).await;

@@ -16,7 +16,8 @@ const NEXT_FENCE: &str = "
 
 const RENEW_AND_NAME: &str = "
     UPDATE claims SET lease_until = (SELECT now FROM clock) + $2,
-        new_instance_id = COALESCE($3, new_instance_id)
+        new_instance_id = COALESCE($3, new_instance_id),
+        spoken = CASE WHEN COALESCE($3, new_instance_id) = new_instance_id THEN spoken END
     WHERE id = $1 AND state = 'open'";
 
 const NEXT_NUMBER: &str = "SELECT COALESCE(MAX(number), 0) + 1 FROM claim_steps WHERE claim_id = $1";

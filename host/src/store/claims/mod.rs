@@ -71,7 +71,7 @@ const SPEAK: &str = "
 
 const END_ROW: &str = "
     UPDATE workspaces SET claim_id = NULL, provider = $4, instance_id = $5
-    WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3";
+    WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3 RETURNING version";
 
 const END_ROW_MOVED: &str = "
     UPDATE workspaces SET claim_id = NULL, provider = $4, instance_id = $5, status = $6,
@@ -83,18 +83,27 @@ const END: &str = "
     UPDATE claims SET state = $2, ended_at = (SELECT now FROM clock), reason_code = $3, reason_detail = $4
     WHERE id = $1 AND state = 'open' RETURNING spoken";
 
-const REVOKE_OF_BOX: &str = "
+/// Those of no box stay, unless `$3`.
+const REVOKE_OTHERS: &str = "
     UPDATE tokens SET revoked_at = (SELECT now FROM clock)
-    WHERE workspace_id = $1 AND revoked_at IS NULL AND instance_id IS NOT NULL
-    AND instance_id <> COALESCE($2, '')";
+    WHERE workspace_id = $1 AND revoked_at IS NULL AND (instance_id IS NOT NULL OR $3)
+    AND COALESCE(instance_id, '') <> COALESCE($2, '-')";
+
+const IS_OPEN: &str = "SELECT id FROM claims WHERE id = $1 AND epoch = $2 AND state = 'open'";
 
 /// Opens `new` on a row that `tx` has just moved (or made), as `facts` was before.
+/// False: the claim that would take it along is over, or another's.
 pub(super) async fn open(
     tx: &mut Tx,
     new: &NewClaim,
     facts: &Workspace,
     decision_id: Option<&str>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    if let Some((parent, epoch)) = &new.parent
+        && fetch_optional!(tx.on(), (String,), IS_OPEN, text(parent), count(*epoch))?.is_none()
+    {
+        return Ok(false);
+    }
     let row = fetch_optional!(tx.on(), (i64,), OPEN_ROW, text(&facts.id), text(&new.id))?;
     let epoch = row.map_or(1, |(epoch,)| epoch);
     let new_provider = new.target_provider.as_ref().or(facts.provider.as_ref());
@@ -103,7 +112,7 @@ pub(super) async fn open(
         OPEN,
         text(&new.id),
         text(&facts.id),
-        optional_text(&new.parent_claim_id),
+        new.parent.as_ref().map(|(parent, _)| text(parent)),
         new.kind.as_str(),
         text(&new.actor),
         facts.status.as_str(),
@@ -114,8 +123,8 @@ pub(super) async fn open(
         epoch,
         new.owner.as_str(),
         count(new.lease_ms),
-    )
-    .map(drop)
+    )?;
+    Ok(true)
 }
 
 type Boxes = (Option<String>, Option<String>, Option<String>, Option<String>);
@@ -199,10 +208,10 @@ impl Store {
     /// what is left owed: all of it or nothing.
     pub async fn end_claim(&self, hold: &Hold, ending: &Ending<'_>) -> Result<Ended, StoreError> {
         let mut tx = self.begin().await?;
-        if !end_row(&mut tx, hold, ending).await? {
+        let Some(version) = end_row(&mut tx, hold, ending).await? else {
             tx.roll_back().await?;
             return Ok(Ended::Lost);
-        }
+        };
         let reason = ending.transition.as_ref().map(|(_, reason)| reason);
         let code = reason.map(|r| r.code.as_str());
         let detail = reason.and_then(|r| r.detail.as_deref()).map(text);
@@ -213,8 +222,10 @@ impl Store {
             tx.roll_back().await?;
             return Ok(Ended::Lost);
         };
-        execute!(tx.on(), REVOKE_OF_BOX, text(&hold.workspace_id), ending.instance_id)?;
+        let id = text(&hold.workspace_id);
+        execute!(tx.on(), REVOKE_OTHERS, id, ending.instance_id, ending.sole)?;
         for stop in &ending.owed {
+            events::record_left_box(&mut tx, &hold.workspace_id, version, stop).await?;
             owe(&mut tx, &hold.workspace_id, stop).await?;
         }
         tx.commit().await?;
@@ -222,11 +233,13 @@ impl Store {
     }
 }
 
-async fn end_row(tx: &mut Tx, hold: &Hold, ending: &Ending<'_>) -> Result<bool, StoreError> {
+/// The row's version then; None: the claim is not this holder's.
+async fn end_row(tx: &mut Tx, hold: &Hold, ending: &Ending<'_>) -> Result<Option<i64>, StoreError> {
     let (id, claim, epoch) = (text(&hold.workspace_id), text(&hold.claim_id), count(hold.epoch));
     let (provider, instance) = (ending.provider.map(text), ending.instance_id.map(text));
     let Some(transition) = &ending.transition else {
-        return Ok(execute!(tx.on(), END_ROW, id, claim, epoch, provider, instance)? == 1);
+        let ended = fetch_optional!(tx.on(), (i64,), END_ROW, id, claim, epoch, provider, instance)?;
+        return Ok(ended.map(|(version,)| version));
     };
     let (to, from) = (transition.0.to().as_str(), transition.0.from().as_str());
     let moved = fetch_optional!(
@@ -241,9 +254,9 @@ async fn end_row(tx: &mut Tx, hold: &Hold, ending: &Ending<'_>) -> Result<bool, 
         to,
         from
     )?;
-    let Some((version,)) = moved else { return Ok(false) };
+    let Some((version,)) = moved else { return Ok(None) };
     events::record_move(tx, &id, version, transition, None).await?;
-    Ok(true)
+    Ok(Some(version))
 }
 
 pub(super) fn reason(code: Option<String>, detail: Option<String>) -> Option<Reason> {

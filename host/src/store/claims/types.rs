@@ -16,8 +16,8 @@ pub struct NewClaim {
     /// The command's name, or `create`.
     pub kind: String,
     pub actor: String,
-    /// The claim that took this one along.
-    pub parent_claim_id: Option<String>,
+    /// The claim that takes this one along, and the epoch at which it must be open for that.
+    pub parent: Option<(String, u64)>,
     /// The host that carries it out.
     pub owner: String,
     /// Milliseconds.
@@ -85,13 +85,21 @@ pub enum StepState {
     Failed,
     /// There was nothing to do.
     Skipped,
+    /// Something newer came before its call; it was begun anew.
+    Overtaken,
     /// Left as it is: what it left behind is owed, and the claim goes on.
     Exhausted,
 }
 
 impl StepState {
-    pub const ALL: [StepState; 5] =
-        [StepState::Begun, StepState::Done, StepState::Failed, StepState::Skipped, StepState::Exhausted];
+    pub const ALL: [StepState; 6] = [
+        StepState::Begun,
+        StepState::Done,
+        StepState::Failed,
+        StepState::Skipped,
+        StepState::Overtaken,
+        StepState::Exhausted,
+    ];
 
     /// The one string form.
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +108,7 @@ impl StepState {
             StepState::Done => "done",
             StepState::Failed => "failed",
             StepState::Skipped => "skipped",
+            StepState::Overtaken => "overtaken",
             StepState::Exhausted => "exhausted",
         }
     }
@@ -205,6 +214,8 @@ pub struct Ending<'a> {
     pub transition: Option<(Move, Reason)>,
     pub provider: Option<&'a str>,
     pub instance_id: Option<&'a str>,
+    /// Every other token of the workspace ends, also one that no box has.
+    pub sole: bool,
     pub owed: Vec<OwedStop>,
 }
 

@@ -134,6 +134,10 @@ impl World {
         }
     }
 
+    pub fn names(&self) -> BTreeSet<String> {
+        self.providers.clone()
+    }
+
     pub fn serves(&self, provider: &str) -> bool {
         self.providers.contains(provider)
     }

@@ -1,0 +1,284 @@
+//! The provider `process` under a real host: a box is a real agent that
+//! registers and heartbeats, and every command is seen in the processes there are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::{Value, json};
+use sprag::provision::Provisioner;
+use sprag::provision::process::{Process as Provider, Settings};
+use sprag::store::Backend;
+use tempfile::TempDir;
+
+use super::{BLUE, RED, to};
+use crate::provision::outside::stop_all;
+use crate::provision::soon;
+use crate::support::db::TestDb;
+use crate::support::process::{Process, beat};
+use crate::support::sprag_bin;
+
+/// A host whose two providers start processes on this machine.
+struct Ground {
+    /// None: it is killed, and not yet started again.
+    host: Option<Process>,
+    listen: String,
+    db: TestDb,
+    state: TempDir,
+    boxes: TempDir,
+}
+
+/// A box by its process group, and the token that it was given.
+#[derive(Clone, Debug, PartialEq)]
+struct Group {
+    provider: String,
+    instance: String,
+    id: i64,
+    token: String,
+}
+
+impl Ground {
+    async fn new(backend: Backend) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = port.local_addr().expect("an address").to_string();
+        drop(port);
+        let dir = || tempfile::tempdir().expect("a directory");
+        let db = TestDb::new(backend).await;
+        let mut ground = Self { host: None, listen, db, state: dir(), boxes: dir() };
+        ground.start().await;
+        ground
+    }
+
+    /// Always at the same address, where the boxes look for it.
+    async fn start(&mut self) {
+        let provider = |name: &str| {
+            let dir = self.boxes.path().join(name);
+            format!(
+                "[providers.{name}]\ntype = \"process\"\ndir = {dir:?}\nstop_grace_ms = 3000\n\
+                 env = {{ SPRAG_HEARTBEAT_MS = \"50\" }}\n"
+            )
+        };
+        let config = format!("[claims]\nlease_ms = 1000\ntick_ms = 100\n{}{}", provider(RED), provider(BLUE));
+        let host = Process::start_at(&self.listen, &self.db.url, self.state.path(), &config).await;
+        self.host = Some(host);
+    }
+
+    fn host(&self) -> &Process {
+        self.host.as_ref().expect("a host that runs")
+    }
+
+    async fn kill(&mut self) {
+        self.host.take().expect("a host that runs").kill().await;
+    }
+
+    /// Creates a workspace and waits until its agent is online.
+    async fn online(&self, body: Value) -> (String, Group) {
+        let made = self.host().admin(Method::POST, "workspaces", Some(body)).await;
+        let id = made["id"].as_str().expect("an id").to_owned();
+        self.becomes(&id, "online").await;
+        let group = self.group(&id).await;
+        (id, group)
+    }
+
+    async fn row(&self, id: &str) -> Value {
+        self.host().admin(Method::GET, &format!("workspaces/{id}"), None).await
+    }
+
+    async fn becomes(&self, id: &str, status: &str) {
+        let so = async || {
+            let row = self.row(id).await;
+            row["status"] == status && row["claim_id"].is_null()
+        };
+        soon(status, so).await;
+    }
+
+    /// Commands, and waits until the claim has committed.
+    async fn carried_out(&self, id: &str, command: &str, body: Value) {
+        let path = format!("workspaces/{id}/{command}");
+        let claim = self.host().admin(Method::POST, &path, Some(body)).await;
+        let path = format!("claims/{}", claim["id"].as_str().expect("an id"));
+        let read = async || self.host().admin(Method::GET, &path, None).await;
+        soon("the claim has ended", async || read().await["state"] != "open").await;
+        let claim = read().await;
+        assert_eq!(claim["state"], "committed", "{claim:#}");
+    }
+
+    /// The one box that runs, which is the one that the row names.
+    async fn group(&self, id: &str) -> Group {
+        let row = self.row(id).await;
+        let text = |key: &str| row[key].as_str().unwrap_or_else(|| panic!("no {key}: {row:#}")).to_owned();
+        let (provider, instance) = (text("provider"), text("instance_id"));
+        for name in [RED, BLUE] {
+            let listed = self.provider(name).list().await.expect("a list");
+            let found: Vec<_> = listed.iter().filter(|b| b.workspace_id == id).collect();
+            let expected = usize::from(name == provider);
+            assert_eq!(found.len(), expected, "{name} runs {found:?}; {row:#}");
+            assert!(found.iter().all(|b| b.instance_id == instance), "{found:?}; {row:#}");
+        }
+        let place = self.boxes.path().join(&provider).join(id).join("boxes").join(&instance);
+        let run = std::fs::read(place.join("run.json")).expect("a run");
+        let run: Value = serde_json::from_slice(&run).expect("JSON");
+        let group = run["pid"].as_i64().expect("a process group");
+        let token = members(group).iter().find_map(|process| variable(process, "SPRAG_TOKEN"));
+        Group { token: token.expect("an agent with a token"), provider, instance, id: group }
+    }
+
+    /// The box is gone to the last process, and nobody listens to it any more.
+    async fn gone(&self, id: &str, old: &Group) {
+        assert_eq!(members(old.id), Vec::<PathBuf>::new(), "of {old:?}");
+        let heard = beat(&self.host().client, &self.host().url, id, &old.token, 1, 0.0).await;
+        let (status, body) = heard.expect("an answer");
+        assert!(matches!(status, 401 | 410), "{status} {body}");
+    }
+
+    async fn no_box(&self, id: &str) {
+        assert_eq!(self.row(id).await["instance_id"], Value::Null);
+        for name in [RED, BLUE] {
+            let listed = self.provider(name).list().await.expect("a list");
+            assert!(listed.iter().all(|b| b.workspace_id != id), "{name} runs {listed:?}");
+        }
+    }
+
+    /// The provider as a bystander sees it.
+    fn provider(&self, name: &str) -> Arc<dyn Provisioner> {
+        Arc::new(Provider::new(Settings {
+            dir: self.boxes.path().join(name),
+            sprag: sprag_bin(),
+            command: Vec::new(),
+            env: [].into(),
+            stop_grace: Duration::from_millis(200),
+            kept_boxes: 8,
+        }))
+    }
+}
+
+/// No test leaves a process behind.
+impl Drop for Ground {
+    fn drop(&mut self) {
+        drop(self.host.take());
+        for name in [RED, BLUE] {
+            stop_all(self.provider(name));
+        }
+    }
+}
+
+/// The processes of a group, without those that only wait to be buried.
+fn members(group: i64) -> Vec<PathBuf> {
+    let all = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok).map(|entry| entry.path());
+    let of_group = |process: &PathBuf| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // What stands before the last parenthesis is a name, and may hold anything.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let (state, id) = (fields.next(), fields.nth(1));
+        state.is_some_and(|state| state != "Z") && id == Some(group.to_string().as_str())
+    };
+    all.filter(of_group).collect()
+}
+
+fn variable(process: &std::path::Path, name: &str) -> Option<String> {
+    let all = std::fs::read(process.join("environ")).ok()?;
+    let all = String::from_utf8(all).ok()?;
+    all.split('\0').find_map(|one| one.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_is_restarted_moved_and_removed(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ground = Ground::new(backend).await;
+    let (id, first) = ground.online(json!({ "name": "w", "provider": RED })).await;
+    assert_eq!(first.provider, RED);
+
+    ground.carried_out(&id, "restart", json!({})).await;
+    ground.gone(&id, &first).await;
+    ground.becomes(&id, "online").await;
+    let second = ground.group(&id).await;
+    assert!(second.provider == RED && second.instance != first.instance && second.id != first.id);
+
+    let mut last = second;
+    for target in [BLUE, RED] {
+        ground.carried_out(&id, "switch-provider", to(target)).await;
+        ground.gone(&id, &last).await;
+        ground.becomes(&id, "online").await;
+        last = ground.group(&id).await;
+        assert_eq!(last.provider, target);
+    }
+
+    ground.host().admin(Method::DELETE, &format!("workspaces/{id}"), None).await;
+    soon("the last box is gone", async || members(last.id).is_empty()).await;
+    ground.gone(&id, &last).await;
+    ground.no_box(&id).await;
+    assert_eq!(ground.row(&id).await["status"], "removed");
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boxes_are_paused_together_and_hibernate_alone(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ground = Ground::new(backend).await;
+    let (parent, above) = ground.online(json!({ "name": "parent", "provider": RED })).await;
+    let body = json!({ "name": "child", "provider": BLUE, "parent_id": parent });
+    let (child, below) = ground.online(body).await;
+
+    ground.carried_out(&parent, "pause", json!({})).await;
+    ground.becomes(&child, "paused").await;
+    assert_eq!(ground.row(&parent).await["status"], "paused");
+    for (id, old) in [(&parent, &above), (&child, &below)] {
+        ground.gone(id, old).await;
+        ground.no_box(id).await;
+    }
+    ground.carried_out(&parent, "resume", json!({})).await;
+    for (id, old) in [(&parent, &above), (&child, &below)] {
+        ground.becomes(id, "online").await;
+        let new = ground.group(id).await;
+        assert!(new.provider == old.provider && new.instance != old.instance, "{old:?} {new:?}");
+    }
+
+    let (above, below) = (ground.group(&parent).await, ground.group(&child).await);
+    ground.carried_out(&parent, "hibernate", json!({})).await;
+    assert_eq!(ground.row(&parent).await["status"], "hibernated");
+    ground.gone(&parent, &above).await;
+    ground.no_box(&parent).await;
+    assert_eq!(ground.group(&child).await, below, "it goes on");
+    ground.carried_out(&parent, "wake", json!({})).await;
+    ground.becomes(&parent, "online").await;
+    assert_ne!(ground.group(&parent).await.instance, above.instance);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boxes_outlive_their_host_and_obey_the_next(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let mut ground = Ground::new(backend).await;
+    let (one, first) = ground.online(json!({ "name": "one", "provider": RED })).await;
+    let (other, second) = ground.online(json!({ "name": "other", "provider": BLUE })).await;
+    let before = ground.row(&one).await["last_heartbeat_at"].clone();
+    ground.kill().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for group in [&first, &second] {
+        assert!(!members(group.id).is_empty(), "{group:?} went with its host");
+    }
+
+    ground.start().await;
+    soon("the agent is back", async || {
+        ground.row(&one).await["last_heartbeat_at"].as_str() > before.as_str()
+    })
+    .await;
+    assert_eq!(ground.group(&one).await, first);
+    assert_eq!(ground.group(&other).await, second);
+    for id in [&one, &other] {
+        assert_eq!(ground.row(id).await["status"], "online");
+    }
+    ground.carried_out(&one, "switch-provider", to(BLUE)).await;
+    ground.gone(&one, &first).await;
+    ground.becomes(&one, "online").await;
+    assert_eq!(ground.group(&one).await.provider, BLUE);
+    ground.carried_out(&other, "pause", json!({})).await;
+    ground.gone(&other, &second).await;
+    ground.no_box(&other).await;
+}
