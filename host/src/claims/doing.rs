@@ -24,6 +24,9 @@ const CHILDREN_AT_ONCE: usize = 16;
 /// The pause before a child that has another claim is asked again.
 const CHILD_PAUSE: Duration = Duration::from_millis(200);
 
+/// A child, and why it was left as it is, if it was.
+type AskedChild = (String, Result<Option<String>, Halt>);
+
 /// What became of a step.
 pub(super) enum Over {
     /// Done, or nothing was to be done, or what it left behind is owed.
@@ -234,7 +237,7 @@ impl<'a> Doing<'a> {
         let begun = self.begin(step, None).await?;
         let along = self.host.store.children(&self.hold.workspace_id, kind == CommandKind::Resume).await?;
         let (mut taken, mut left) = (0, Vec::new());
-        let asked: Vec<BoxFuture<'_, (String, Result<Option<String>, Halt>)>> = along
+        let asked: Vec<BoxFuture<'_, AskedChild>> = along
             .into_iter()
             .map(|child| {
                 let asked = async move {

@@ -88,10 +88,10 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
         }
         let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
         events::record_move(tx, &step.workspace_id, version, transition, decision_id).await?;
-        if let Some((claim, facts)) = &step.claim {
-            if !claims::open(tx, claim, facts, decision_id).await? {
-                return Ok(Commit::Outran);
-            }
+        if let Some((claim, facts)) = &step.claim
+            && !claims::open(tx, claim, facts, decision_id).await?
+        {
+            return Ok(Commit::Outran);
         }
     }
     if let Some(registration) = &step.registration {
