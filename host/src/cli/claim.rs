@@ -15,7 +15,7 @@ const PATIENCE: u32 = 1;
 /// What every verb here is about, said once.
 const ABOUT: &str = "\
 A claim is how one command is carried out. It ends `committed`, or \
-`rolled_back` (all is as before), `failed` (the old box was stopped already: the \
+`rolled_back` (all is as before), `failed` (all can't be as before: the \
 workspace is failed and can be restarted) or `superseded` (the workspace was removed).
 
 A step is a line: when it was begun, its name, how it stands, its fence \

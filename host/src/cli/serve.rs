@@ -108,7 +108,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         revisions,
         access: Arc::new(Access::new(admin_token, config.registration)),
     };
-    tokio::spawn(stop_on_signal(stop.clone()));
+    stop_on_signal(stop.clone()).context("listening for signals")?;
     tracing::info!(listen = %listener.local_addr()?, "serving");
     let mut collector = collector;
     tokio::select! {
@@ -130,18 +130,18 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     Ok(())
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::info!("stopping: no new requests, those under way are answered");
-    stop.cancel();
+/// From when this returns a signal stops the host and does not kill it.
+fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: no new requests, those under way are answered");
+        stop.cancel();
+    });
+    Ok(())
 }
 
 fn log(format: LogFormat) {

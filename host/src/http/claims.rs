@@ -75,9 +75,9 @@ struct Unchanged {
     security(("operator" = [])),
     responses(
         (status = 202, body = ClaimBody, headers(("location" = String, description = "the claim's address"))),
-        (status = 200, description = "It is so already (`SAME_PROVIDER`): nothing is done"),
+        (status = 200, body = Unchanged, description = "It is so already (`SAME_PROVIDER`): nothing is done"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
-            description = "`INVALID_FIELD`: no such provider; `expected` names those that there are"),
+            description = "`INVALID_FIELD`: no such provider, `expected` names those that there are; or no such wait"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
@@ -219,10 +219,13 @@ async fn busy(registry: &Registry, kind: CommandKind, claim_id: &str) -> Answer<
 /// Read a claim: its steps so far
 #[utoipa::path(
     get, path = "/claims/{id}", tag = "claims",
-    params(("id" = String, Path,)),
+    params(("id" = String, Path,),
+        ("prefer" = Option<String>, Header, description = "`wait=N`, seconds: until it has ended")),
     security(("operator" = [])),
     responses(
         (status = 200, body = ClaimBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json",
+            description = "`INVALID_FIELD`: no such wait"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json"),

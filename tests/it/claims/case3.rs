@@ -281,3 +281,34 @@ async fn what_the_new_box_said_is_judged_when_the_claim_commits(
     }
     assert!(PATIENCE > SLOW);
 }
+
+/// The word of a box that the claim has stopped again brings nobody online.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_box_said_that_is_no_more_counts_for_nothing(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let scene = Scene::new(backend).await;
+    let old = scene.workspace(RED).await;
+    scene.plane.faults.always(Where::verb(Verb::Start), What::Lose);
+    scene.plane.faults.always(Where::verb(Verb::Fence), What::Fail);
+    scene.plane.faults.always(Where::verb(Verb::Stop), What::Before(SLOW));
+    let opened = scene.command(&old.id, "restart", forced()).await.ok();
+    scene
+        .until("the new box runs", async || {
+            scene.plane.running(&old.id).iter().any(|one| one.instance != old.at.instance)
+        })
+        .await;
+    let new = scene.running(&old.id).await;
+    assert_eq!(
+        scene.host().beat(&old.id, &new.token).await.ok()["workspace_status"],
+        "provisioning",
+        "the claim is open"
+    );
+    let claim = scene.ended(opened["id"].as_str().expect("an id")).await;
+    assert_eq!(claim["state"], "failed", "{claim:#}");
+    scene.plane.faults.clear();
+    scene.settled(&old.id).await;
+    tokio::time::sleep(SLOW).await;
+    assert_eq!(scene.row(&old.id).await["status"], "failed");
+}

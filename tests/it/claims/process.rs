@@ -41,7 +41,8 @@ struct Group {
 
 impl Ground {
     async fn new(backend: Backend) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        // Nobody else's address: while the host is dead, no other socket is given its port.
+        let port = std::net::TcpListener::bind("127.77.0.1:0").expect("a free port");
         let listen = port.local_addr().expect("an address").to_string();
         drop(port);
         let dir = || tempfile::tempdir().expect("a directory");

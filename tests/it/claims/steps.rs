@@ -124,3 +124,47 @@ async fn a_start_that_nobody_answers_for_leaves_no_box(
     assert!(scene.plane.running(&one.id).is_empty());
     assert_eq!(scene.row(&one.id).await["status"], status);
 }
+
+/// The same of the calls that are made when something went wrong already: the
+/// stop of the new box, and the question what runs.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_provider_does_on_the_way_back(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let scene = Scene::new(backend).await;
+    let mut injected = 0;
+    for (command, from) in COMMANDS {
+        if !plan(Some(command)).iter().any(|planned| planned.step == Step::StartNew) {
+            continue;
+        }
+        let name = command.cause().as_str().replace('_', "-");
+        for verb in [Verb::Stop, Verb::Fence] {
+            for (what, times, _) in faults() {
+                let one = scene.workspace(RED).await;
+                match from {
+                    "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
+                    "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
+                    _ => {}
+                }
+                // The box starts, and nobody hears of it.
+                scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Start), What::Lose);
+                if verb == Verb::Stop {
+                    scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Fence), What::HangUp);
+                }
+                let at = Where::workspace(&one.id).only(verb);
+                match times {
+                    Some(times) => scene.plane.faults.next(times, at, what),
+                    None => scene.plane.faults.always(at, what),
+                }
+                let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
+                scene.plane.faults.clear();
+                assert_ne!(claim["state"], "open", "{name}, {verb:?}, {what:?} x {times:?}: {claim:#}");
+                scene.settled(&one.id).await;
+                injected += 1;
+            }
+        }
+    }
+    println!("{injected} faults injected on the way back on {backend:?}");
+    assert!(injected > 80, "{injected}");
+}

@@ -1,5 +1,5 @@
-//! Switching to and fro in a storm: many clients, two real hosts on one
-//! Postgres that are killed all the time, and a control plane that is slow, late
+//! Switching to and fro in a storm: many clients, two real hosts on one Postgres
+//! that are killed or frozen all the time, and a control plane that is slow, late
 //! and loses answers. What it leaves must be true.
 
 use std::collections::BTreeMap;
@@ -69,9 +69,9 @@ async fn a_storm_leaves_nothing_stranded() {
     let mut killers = JoinSet::new();
     for (n, host) in hosts.into_iter().enumerate() {
         let (storm, dir) = (storm.clone(), dirs[n].path().to_owned());
-        killers.spawn(async move { storm.kill(n, host, &dir, Dice(2_000 + n as u64)).await });
+        killers.spawn(async move { storm.harass(n, host, &dir, Dice(2_000 + n as u64)).await });
     }
-    let killed = killers.join_all().await;
+    let harassed = killers.join_all().await;
     clients.join_all().await;
     let struck = faults.await.expect("the faults");
     storm.plane.faults.clear();
@@ -82,13 +82,13 @@ async fn a_storm_leaves_nothing_stranded() {
     // What is still held back is done by now, or never.
     tokio::time::sleep(LATEST).await;
     storm.is_true().await;
-    let kills: u32 = killed.iter().map(|(_, kills)| kills).sum();
-    println!("{kills} hosts killed, {struck} calls struck, calm after {calm:?}");
+    let [kills, freezes] = [0, 1].map(|n| harassed.iter().map(|(_, times)| times[n]).sum::<u32>());
+    println!("{kills} hosts killed, {freezes} frozen, {struck} calls struck, calm after {calm:?}");
     println!("the clients heard {:?}", storm.heard.lock().expect("the answers"));
     let tally = storm.tally().await;
     println!("{tally:#?}");
     assert!(kills > 0 && tally["committed"] > 0 && tally["taken over"] > 0, "no storm at all");
-    for (host, _) in killed {
+    for (host, _) in harassed {
         host.stop().await;
     }
 }
@@ -165,19 +165,25 @@ impl Storm {
         struck
     }
 
-    /// Kills a host and starts it again, over and over. The last one is left alone.
-    async fn kill(&self, n: usize, mut host: Process, dir: &Path, mut dice: Dice) -> (Process, u32) {
+    /// Kills a host and starts it again, or freezes it for longer than a lease,
+    /// over and over. The last one is left alone. How many were killed, and frozen.
+    async fn harass(&self, n: usize, mut host: Process, dir: &Path, mut dice: Dice) -> (Process, [u32; 2]) {
         let config = config(&self.plane, dir, LEASE_MS, TICK_MS);
-        let mut kills = 0;
+        let [mut kills, mut freezes] = [0, 0];
         while self.blows() {
             tokio::time::sleep(Duration::from_millis(100 + dice.below(2_000))).await;
+            if dice.below(4) == 0 {
+                host.freeze(LATEST).await;
+                freezes += 1;
+                continue;
+            }
             host.kill().await;
             kills += 1;
             tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
             host = Process::start(&self.db.url, dir, &config).await;
             self.urls.lock().expect("the hosts")[n].clone_from(&host.url);
         }
-        (host, kills)
+        (host, [kills, freezes])
     }
 
     /// Waits until nothing is under way and nothing is owed.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -110,7 +111,7 @@ impl Process {
     /// Waits until it has died by itself, of SIGKILL.
     pub async fn died(mut self, at: &str) {
         use std::os::unix::process::ExitStatusExt as _;
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), self.child.wait()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
         let ended = ended
             .unwrap_or_else(|_| panic!("it lives past {at}:\n{}", self.log()))
             .expect("waiting for the host");
@@ -122,13 +123,24 @@ impl Process {
         self.child.kill().await.expect("killing the host");
     }
 
+    /// SIGSTOP, and SIGCONT after this long: it believes that no time has passed.
+    pub async fn freeze(&self, time: Duration) {
+        self.signal("-STOP").await;
+        tokio::time::sleep(time).await;
+        self.signal("-CONT").await;
+    }
+
     /// SIGTERM, and waits until it is gone.
     pub async fn stop(mut self) {
-        let id = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("sending the signal");
-        assert!(sent.success());
+        self.signal("-TERM").await;
         let ended = self.child.wait().await.expect("waiting for the host");
         assert!(ended.success(), "the host ended with {ended}");
+    }
+
+    async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.expect("sending the signal");
+        assert!(sent.success());
     }
 
     /// Creates a workspace; its id and token.

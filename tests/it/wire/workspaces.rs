@@ -10,8 +10,9 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, Setup, TestHost};
 
+/// Of several threads: its claim may be at work, and connecting, when the database is dropped.
 #[rstest]
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn created_as_asked(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     let plane = ControlPlane::start(&["cloud"]).await;
