@@ -9,7 +9,7 @@ use crate::claims::{CommandError, Commanded};
 use crate::facts::{Action, Command, CommandKind, Reason};
 use crate::machine::Status;
 use crate::provision::{BoxStatus, Call, DispatchError, Fence, Plugin};
-use crate::store::{Effect, OwedStop, STOP, StoreError};
+use crate::store::{Effect, OwedStop, STOP, Snapshot, StoreError};
 
 impl Worker {
     pub(super) async fn once(&self, effect: &Effect) -> Result<Delivered, StoreError> {
@@ -89,12 +89,22 @@ impl Worker {
         }
         let declared: Vec<_> =
             declared.into_iter().map(|p| Plugin { name: p.name, version: p.version }).collect();
-        let Some(call) = self.call(effect, effect.id.clone()).await? else { return Ok(Delivered::Done) };
-        Ok(match self.dispatcher.deliver(provider, &call, instance, &declared).await {
-            Ok(()) => Delivered::Done,
-            Err(DispatchError::Stale { accepted }) => Delivered::Failed(format!("overtaken by {accepted}")),
-            Err(e) => Delivered::Hopeless(e.to_string()),
-        })
+        // A refusal finishes its key: another box, and a person's retry, need another.
+        let parked_at = effect.ended_at.map_or(String::new(), |at| format!(".{at}"));
+        let key = format!("{}.{instance}{parked_at}", effect.id);
+        let Some(call) = self.call(effect, key).await? else { return Ok(Delivered::Done) };
+        let error = match self.dispatcher.deliver(provider, &call, instance, &declared).await {
+            Ok(()) => return Ok(Delivered::Done),
+            Err(DispatchError::Stale { accepted }) => {
+                return Ok(Delivered::Failed(format!("overtaken by {accepted}")));
+            }
+            Err(error) => error.to_string(),
+        };
+        // A command may have taken the box away meanwhile; then it is for the next one.
+        let row = self.store.snapshot(&effect.workspace_id).await?;
+        let same =
+            |row: &Snapshot| row.claim_id.is_none() && row.workspace.instance_id.as_ref() == Some(instance);
+        Ok(if row.as_ref().is_some_and(same) { Delivered::Hopeless(error) } else { Delivered::Failed(error) })
     }
 
     /// By a claim whose id is the effect's: a second delivery finds it there.

@@ -63,7 +63,8 @@ const DONE: &str = "
 
 const LATER: &str = "
     UPDATE outbox SET due_at = (SELECT now FROM clock) + $2, last_error = $3,
-        state = CASE WHEN $4 THEN 'parked' ELSE state END
+        state = CASE WHEN $4 THEN 'parked' ELSE state END,
+        ended_at = CASE WHEN $4 THEN (SELECT now FROM clock) ELSE ended_at END
     WHERE id = $1 AND state = 'due'";
 
 const RETRY: &str = "

@@ -263,6 +263,7 @@ pub struct Effect {
     pub due_at: Timestamp,
     pub last_error: Option<String>,
     pub created_at: Timestamp,
+    /// Or parked, and it stays when a person has it delivered again.
     pub ended_at: Option<Timestamp>,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sprag::store::{Backend, EffectState};
 
 use super::{RED, TOOLS, body, config, ready, until, without_tools};
-use crate::support::control_plane::{ControlPlane, Outcome, Verb};
+use crate::support::control_plane::{ControlPlane, Entry, Outcome, Verb};
 use crate::support::db::TestDb;
 use crate::support::process::Process;
 
@@ -51,7 +51,9 @@ fn delivered(plane: &ControlPlane, id: &str) -> Vec<String> {
     let calls = plane.journal.calls(id);
     let mut times = BTreeMap::<_, usize>::new();
     let done = calls.iter().filter(|call| call.verb == Verb::Deliver && call.outcome == Outcome::Done);
-    let keys: Vec<_> = done.map(|call| call.key.trim_matches('"').to_owned()).collect();
+    // The key is the effect's id and the box.
+    let key = |call: &Entry| call.key.trim_matches('"').replace(&format!(".{}", call.instance), "");
+    let keys: Vec<_> = done.map(key).collect();
     keys.iter().for_each(|key| *times.entry(key).or_default() += 1);
     assert!(times.values().all(|n| *n == 1), "done twice: {calls:#?}");
     keys

@@ -55,6 +55,56 @@ async fn over_http(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backen
     }
 }
 
+/// The provider remembers what it refused; a retry is another request all the same.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_for_good_can_be_retried(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let stage = Stage::new(backend).await;
+    let boxed = stage.booted("platform").await;
+    let refuse = What::Refuse { status: 422, code: "NO_ROOM" };
+    stage.plane.faults.always(Where::verb(Verb::Deliver), refuse);
+    assert_eq!(stage.beat(&boxed, &without_tools()).await, "failed");
+    stage.delivered().await;
+    let found = stage.host().get("/effects?state=parked").await.ok();
+    stage.plane.faults.clear();
+    let path = format!("/effects/{}/retry", found[0]["id"].as_str().expect("an id"));
+    stage.host().call(Method::POST, &path, Some(ADMIN), None).await.ok();
+    stage.delivered().await;
+    assert_eq!(stage.owed(&boxed.id).await, one("done"));
+    assert_eq!(stage.plane.plugins(RED, &boxed.instance), Some(vec![TOOLS.to_owned()]));
+}
+
+/// A command that takes the box away under a delivery parks nothing: it is for the next box.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_follows_the_workspace_to_its_next_box(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let stage = Stage::new(backend).await;
+    let boxed = stage.booted("platform").await;
+    let slow = What::Before(std::time::Duration::from_millis(1_000));
+    stage.plane.faults.next(1, Where::verb(Verb::Deliver), slow);
+    assert_eq!(stage.beat(&boxed, &without_tools()).await, "failed");
+    let taken = async || {
+        let due = stage.db.store.effects(None, Some(&boxed.id), None, 1).await.expect("reading");
+        due[0].attempts == 1
+    };
+    super::until("it is under way", taken).await;
+    stage
+        .host()
+        .admin(Method::POST, &format!("/workspaces/{}/restart", boxed.id), json!({ "force": true }))
+        .await
+        .ok();
+    stage.delivered().await;
+    super::until("no claim is open", async || stage.row(&boxed.id).await["claim_id"].is_null()).await;
+    assert_eq!(stage.owed(&boxed.id).await, one("done"));
+    let next = stage.boxed(&boxed.id);
+    assert_ne!(next.instance, boxed.instance);
+    assert_eq!(stage.plane.plugins(RED, &next.instance), Some(vec![TOOLS.to_owned()]));
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_comes_in_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
