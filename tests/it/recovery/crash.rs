@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sprag::store::{Backend, EffectState};
 
 use super::{RED, TOOLS, body, config, ready, until, without_tools};
-use crate::support::control_plane::{ControlPlane, Entry, Outcome, Verb};
+use crate::support::control_plane::{ControlPlane, Entry, Outcome, Verb, What, Where};
 use crate::support::db::TestDb;
 use crate::support::process::Process;
 
@@ -129,4 +129,27 @@ async fn owe(db: &TestDb, key: &str, id: &str) {
          VALUES ('{key}', '{id}', 'reconcile_plugins', '{{\"action\":\"reconcile_plugins\"}}', 'due', 0, 0)"
     ))
     .await;
+}
+
+/// What can't be delivered is in the log of the host that gave it up, and the box is left as it is.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_parked_is_loud(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let plane = ControlPlane::start(&[RED]).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let host = Process::start(&db.url, dir.path(), &config(&plane, dir.path(), LEASE_MS)).await;
+    let (id, token) = booted(&host, &plane).await;
+    plane.faults.always(Where::verb(Verb::Deliver), What::Fail);
+    for _ in 0..5 {
+        let heard = beat(&host, &id, &token, &without_tools()).await.expect("an answer");
+        assert_eq!(heard["workspace_status"], "failed");
+    }
+    until("it is parked", async || db.store.effect_counts().await.expect("reading") == (0, 1)).await;
+    let log = host.log();
+    let loud: Vec<_> = log.lines().filter(|line| line.contains("parked after 1 deliveries")).collect();
+    assert_eq!(loud.len(), 1, "{log}");
+    assert!(loud[0].contains("ERROR") && loud[0].contains(&id), "{loud:?}");
+    assert_eq!(plane.running(&id).len(), 1);
+    host.stop().await;
 }

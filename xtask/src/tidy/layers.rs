@@ -10,7 +10,7 @@ const HOST: &str = "host/src/";
 const LAYERS: [&[&str]; 8] = [
     &["machine"],
     &["facts"],
-    &["clock", "metrics"],
+    &["clock", "die_at", "metrics"],
     &["store", "policy", "provision"],
     &["advance", "recovery", "heartbeats", "revisions", "claims", "effects", "replay"],
     &["http", "loops"],
