@@ -8,6 +8,7 @@ mod notices;
 mod operators;
 mod races;
 mod replays;
+mod restarts;
 mod storm;
 mod strays;
 
