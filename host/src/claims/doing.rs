@@ -70,14 +70,11 @@ impl<'a> Doing<'a> {
     }
 
     /// Does an undoing step; what it could not stop is owed.
-    pub(super) async fn undo(&mut self, claim: &Claim, step: Step) -> Result<Option<OwedStop>, Halt> {
+    pub(super) async fn undo(&self, claim: &Claim, step: Step) -> Result<(), Halt> {
         match step {
             Step::StopNew => self.stop_new(claim).await,
-            Step::RestoreProvider => {
-                self.put_provider(step, claim.old_provider.as_deref()).await?;
-                Ok(None)
-            }
-            _ => Ok(None),
+            Step::RestoreProvider => self.put_provider(step, claim.old_provider.as_deref()).await.map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -115,38 +112,32 @@ impl<'a> Doing<'a> {
     }
 
     async fn stop_old(&self, claim: &Claim) -> Result<Over, Halt> {
-        let (Some(provider), Some(instance)) = (&claim.old_provider, &claim.old_instance_id) else {
-            return Ok(Over::Done);
-        };
-        let left = OwedStop { provider: provider.clone(), instance_id: instance.clone() };
-        let (begun, stopped) = self.stop(Step::StopOld, &left).await?;
         let gone = Effects { box_gone: true, ..Effects::default() };
-        match stopped {
-            Ok(()) => self.finish(Step::StopOld, begun, StepState::Done, instance, gone).await?,
-            Err(why) => {
-                let effects = Effects { left: Some(&left), ..gone };
-                self.finish(Step::StopOld, begun, StepState::Exhausted, &why, effects).await?;
-            }
-        }
-        Ok(Over::Done)
+        let what = (&claim.old_provider, &claim.old_instance_id);
+        self.stop_or_owe(Step::StopOld, what, gone).await.map(|()| Over::Done)
     }
 
-    async fn stop_new(&self, claim: &Claim) -> Result<Option<OwedStop>, Halt> {
-        let (Some(provider), Some(instance)) = (&claim.new_provider, &claim.new_instance_id) else {
-            return Ok(None);
-        };
+    async fn stop_new(&self, claim: &Claim) -> Result<(), Halt> {
+        let what = (&claim.new_provider, &claim.new_instance_id);
+        self.stop_or_owe(Step::StopNew, what, Effects::default()).await
+    }
+
+    /// Stops a box, if there is one. One that may be left is owed here and now:
+    /// the end is another transaction, and may be another host's.
+    async fn stop_or_owe(
+        &self,
+        step: Step,
+        what: (&Option<String>, &Option<String>),
+        effects: Effects<'_>,
+    ) -> Result<(), Halt> {
+        let (Some(provider), Some(instance)) = what else { return Ok(()) };
         let left = OwedStop { provider: provider.clone(), instance_id: instance.clone() };
-        let (begun, stopped) = self.stop(Step::StopNew, &left).await?;
+        let (begun, stopped) = self.stop(step, &left).await?;
         match stopped {
-            Ok(()) => {
-                self.finish(Step::StopNew, begun, StepState::Done, instance, Effects::default()).await?;
-                Ok(None)
-            }
+            Ok(()) => self.finish(step, begun, StepState::Done, instance, effects).await,
             Err(why) => {
-                // Owed here and now: the end is another transaction, and may be another host's.
-                let effects = Effects { left: Some(&left), ..Effects::default() };
-                self.finish(Step::StopNew, begun, StepState::Exhausted, &why, effects).await?;
-                Ok(None)
+                let effects = Effects { left: Some(&left), ..effects };
+                self.finish(step, begun, StepState::Exhausted, &why, effects).await
             }
         }
     }

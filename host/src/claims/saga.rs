@@ -221,15 +221,15 @@ impl Saga<'_> {
     /// Undoes, last first, what was done or may have been.
     async fn back(&mut self, reason: Reason) -> Result<Verdict, Halt> {
         let (claim, _) = self.read().await?;
-        let mut owed = Vec::new();
         for Planned { step, undo } in plan_of(&claim).iter().rev() {
             let begun = last(&claim, *step).is_some_and(|state| state != StepState::Skipped);
             let Undo::By(undo) = undo else { continue };
             if begun && !is_over(&claim, *undo) {
-                owed.extend(self.doing.undo(&claim, *undo).await?);
+                self.doing.undo(&claim, *undo).await?;
             }
         }
-        Ok(Verdict::Back { reason, owed })
+        // What an undoing step could not stop is owed with its line in the journal.
+        Ok(Verdict::Back { reason, owed: Vec::new() })
     }
 
     /// Before anything else of a takeover: where a box may have been started, no

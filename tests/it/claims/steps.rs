@@ -9,7 +9,7 @@ use sprag::claims::plan::{Step, plan};
 use sprag::facts::CommandKind;
 use sprag::store::Backend;
 
-use super::{BLUE, RED, Scene, to};
+use super::{BLUE, RED, Running, Scene, to};
 use crate::support::control_plane::{Verb, What, Where};
 
 /// The commands that open a claim, and the status they are given in.
@@ -44,6 +44,25 @@ fn faults() -> Vec<(What, Option<u32>, bool)> {
     ]
 }
 
+/// A workspace in the status that a command is given in.
+async fn standing(scene: &Scene, status: &str) -> Running {
+    let one = scene.workspace(RED).await;
+    match status {
+        "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
+        "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
+        _ => {}
+    }
+    one
+}
+
+/// So many times, or until the faults are cleared.
+fn strike(scene: &Scene, at: Where, what: What, times: Option<u32>) {
+    match times {
+        Some(times) => scene.plane.faults.next(times, at, what),
+        None => scene.plane.faults.always(at, what),
+    }
+}
+
 const fn verb(step: Step) -> Option<Verb> {
     match step {
         Step::StopOld => Some(Verb::Stop),
@@ -64,17 +83,9 @@ async fn whatever_a_provider_does_the_row_is_true_and_no_box_is_left(
         for planned in plan(Some(command)) {
             let Some(verb) = verb(planned.step) else { continue };
             for (what, times, succeeds) in faults() {
-                let one = scene.workspace(RED).await;
-                match from {
-                    "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
-                    "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
-                    _ => {}
-                }
+                let one = standing(&scene, from).await;
                 let at = Where::workspace(&one.id).only(verb);
-                match times {
-                    Some(times) => scene.plane.faults.next(times, at, what),
-                    None => scene.plane.faults.always(at, what),
-                }
+                strike(&scene, at, what, times);
                 let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
                 scene.plane.faults.clear();
                 let told = format!("{name}, {}, {what:?} x {times:?}: {claim:#}", planned.step);
@@ -141,22 +152,14 @@ async fn whatever_a_provider_does_on_the_way_back(
         let name = command.cause().as_str().replace('_', "-");
         for verb in [Verb::Stop, Verb::Fence] {
             for (what, times, _) in faults() {
-                let one = scene.workspace(RED).await;
-                match from {
-                    "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
-                    "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
-                    _ => {}
-                }
+                let one = standing(&scene, from).await;
                 // The box starts, and nobody hears of it.
                 scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Start), What::Lose);
                 if verb == Verb::Stop {
                     scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Fence), What::HangUp);
                 }
                 let at = Where::workspace(&one.id).only(verb);
-                match times {
-                    Some(times) => scene.plane.faults.next(times, at, what),
-                    None => scene.plane.faults.always(at, what),
-                }
+                strike(&scene, at, what, times);
                 let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
                 scene.plane.faults.clear();
                 assert_ne!(claim["state"], "open", "{name}, {verb:?}, {what:?} x {times:?}: {claim:#}");
