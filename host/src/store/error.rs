@@ -26,6 +26,17 @@ impl StoreError {
         matches!(self, StoreError::Unavailable(_))
     }
 
+    /// Whether another process has just what this one wanted of the SQLite file.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            StoreError::Unavailable(sqlx::Error::Database(e)) => {
+                e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+                    && e.code().is_some_and(|code| primary(&code) == Some(SQLITE_BUSY))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it is certain that nothing was changed: no statement was sent.
     /// Where a connection broke, a commit may have been carried out all the same.
     pub const fn nothing_was_sent(&self) -> bool {
@@ -82,8 +93,14 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
 
 /// Busy, locked, out of memory, read-only, I/O error, full, can't open, locking protocol.
 fn sqlite_unavailable(code: &str) -> bool {
-    // The primary result code is the lowest byte of the extended one.
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14 | 15))
+    matches!(primary(code), Some(SQLITE_BUSY | 6 | 7 | 8 | 10 | 13 | 14 | 15))
+}
+
+const SQLITE_BUSY: i32 = 5;
+
+/// The primary result code is the lowest byte of the extended one.
+fn primary(code: &str) -> Option<i32> {
+    code.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
 /// SQLSTATE classes: 08 connection, 53 insufficient resources, 57P shutdown and

@@ -19,6 +19,7 @@ use sqlx::sqlite::{
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
 };
+use tokio::time::{Instant, sleep};
 
 use super::error::StoreError;
 
@@ -29,6 +30,8 @@ static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 const SQLITE_READERS: u32 = 4;
 /// How long SQLite waits for another process that writes.
 const SQLITE_BUSY: Duration = Duration::from_secs(5);
+/// The pause before a file that another process is just making is opened again.
+const SQLITE_RETRY: Duration = Duration::from_millis(20);
 /// Pages of SQLite's cache, per reader: negative, so KiB.
 const SQLITE_CACHE_KIB: &str = "-16384";
 /// The same of the writer: heartbeats touch every row of the registry in turn.
@@ -311,11 +314,26 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
             .max_lifetime(None)
     };
     let writer = connect.clone().pragma("cache_size", SQLITE_WRITER_CACHE_KIB);
-    let writer = pool().max_connections(1).connect_with(writer).await?;
+    let writer = open_writer(|| pool().max_connections(1), writer).await?;
     // Not opened read-only: a reader of a log must be able to write its index.
     let reader = connect.pragma("cache_size", SQLITE_CACHE_KIB).pragma("query_only", "1");
     let readers = pool().max_connections(SQLITE_READERS).connect_lazy_with(reader);
     Ok(Pools::Sqlite { writer, readers })
+}
+
+/// Turning the log on takes the whole file for a moment, and SQLite does not wait
+/// where another process does the same: only the making of a file is such a race.
+async fn open_writer(
+    pool: impl Fn() -> SqlitePoolOptions,
+    writer: SqliteConnectOptions,
+) -> Result<SqlitePool, StoreError> {
+    let until = Instant::now() + SQLITE_BUSY;
+    loop {
+        match pool().connect_with(writer.clone()).await.map_err(StoreError::from) {
+            Err(error) if error.is_busy() && Instant::now() < until => sleep(SQLITE_RETRY).await,
+            opened => return opened,
+        }
+    }
 }
 
 async fn connect_postgres(url: &str, options: &PoolOptions) -> Result<Pools, StoreError> {
