@@ -4,7 +4,7 @@
 
 use rstest::rstest;
 use sprag::advance::Advanced;
-use sprag::facts::{Answer, Cause, Heartbeat, Outcome};
+use sprag::facts::{Answer, Cause, Heartbeat, Outcome, Setting, Settings};
 use sprag::machine::Status;
 use sprag::policy::{Limits, Revision};
 use sprag::store::Backend;
@@ -118,4 +118,37 @@ async fn no_revision_denies_everything(#[values(Backend::Sqlite, Backend::Postgr
     let Outcome::Held { denials } = &decision.outcome else { panic!("not held") };
     assert!(denials.iter().all(|d| d.reason.code == "no-active-revision") && denials.len() == 2);
     assert_eq!(fleet.row(&made.id).await.workspace.status, Status::Offline);
+}
+
+/// A text that the host takes and the policy can't read denies by name.
+#[rstest]
+#[case("silence", "windows", Status::Online, Cause::Silence { for_: 86_400_000 })]
+#[case("provisioning-timeout", "limits", Status::Provisioning, Cause::ProvisioningFor { for_: 86_400_000 })]
+#[tokio::test]
+async fn a_typo_in_a_setting_flips_nothing(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] policy: &str,
+    #[case] setting: &str,
+    #[case] status: Status,
+    #[case] cause: Cause,
+) {
+    let fleet = Fleet::new(backend, shipped().await).await;
+    let made = fleet.workspace("workspace", "hermes", status).await;
+    let mut mistyped = shipped().await;
+    let binding = mistyped.bindings.iter_mut().find(|b| b.module.manifest().name == policy);
+    let binding = binding.expect("it is shipped");
+    let typo = Settings::from([(setting.to_owned(), Setting::Text("codex=2x".to_owned()))]);
+    binding.settings = binding.module.settle(&typo).expect("the host takes any text");
+
+    let advance = fleet.advance_under(mistyped);
+    let advanced = advance.workspace(&made.id, &cause, None).await.expect("answered");
+    let Advanced::Held { decision, .. } = advanced else { panic!("a typo moved the row: {advanced:?}") };
+    let Outcome::Held { denials } = &decision.outcome else { panic!("not held: {decision:?}") };
+    let [denial] = denials.as_slice() else { panic!("{denials:?}") };
+    assert_eq!(denial.reason.code, "bad-setting");
+    assert!(denial.reason.detail.as_ref().is_some_and(|d| d.contains(setting) && d.contains("codex=2x")));
+    assert_eq!(fleet.row(&made.id).await.workspace.status, status);
+
+    let advanced = fleet.advance.workspace(&made.id, &cause, None).await.expect("answered");
+    assert!(matches!(advanced, Advanced::Moved { .. }), "{advanced:?}");
 }

@@ -25,8 +25,10 @@ const CODES: &[&str] = &[
     "agent-returned",
     "agent-started",
     "ancestor-paused",
+    "box-not-running",
     "confirm-data-loss",
     "error-rate-high",
+    "idle",
     "mcp-server-missing",
     "mcp-tools-not-loaded",
     "model-missing",
@@ -37,6 +39,7 @@ const CODES: &[&str] = &[
     "operator-resumed",
     "operator-switched-provider",
     "operator-woke",
+    "provisioning-timed-out",
     "recovered",
     "recovery-restarted",
     "registered",
@@ -44,6 +47,7 @@ const CODES: &[&str] = &[
     "runtime-wedged",
     "same-provider",
     "target-provider-missing",
+    "went-silent",
 ];
 
 fn golden_dir() -> PathBuf {
@@ -117,6 +121,7 @@ enum Row {
     Plain,
     Busy,
     Volume,
+    Boxed,
     BelowPaused,
 }
 
@@ -129,12 +134,27 @@ fn scenarios(cause: CauseKind) -> Vec<Scenario> {
             .chain([plain("plain", Cause::Registered(Readiness::default()))])
             .collect(),
         CauseKind::Heartbeat => heartbeats(&plain),
-        CauseKind::Silence => vec![plain("silent", Cause::Silence { for_: 90_000 })],
+        CauseKind::Silence => vec![
+            plain("silent", Cause::Silence { for_: 90_000 }),
+            plain("silent for too long", Cause::Silence { for_: 301_000 }),
+        ],
         CauseKind::Probed => {
-            vec![plain("gone", Cause::Probed(Probe { instance_id: "i-1".to_owned(), running: false }))]
+            let probed = |running| Cause::Probed(Probe { instance_id: "i-1".to_owned(), running });
+            let boxed = |name, running| Scenario { row: Row::Boxed, ..plain(name, probed(running)) };
+            vec![plain("gone", probed(false)), boxed("its own gone", false), boxed("its own running", true)]
         }
-        CauseKind::ProvisioningFor => vec![plain("long", Cause::ProvisioningFor { for_: 700_000 })],
-        CauseKind::IdleFor => vec![plain("idle", Cause::IdleFor { for_: 3_600_000 })],
+        CauseKind::ProvisioningFor => vec![
+            plain("long", Cause::ProvisioningFor { for_: 700_000 }),
+            plain("too long", Cause::ProvisioningFor { for_: 1_801_000 }),
+        ],
+        CauseKind::IdleFor => {
+            let idle = |name| plain(name, Cause::IdleFor { for_: 3_600_000 });
+            vec![
+                idle("idle"),
+                Scenario { row: Row::Busy, ..idle("idle with tasks") },
+                Scenario { kind: "platform", ..idle("idle platform") },
+            ]
+        }
         CauseKind::ClaimEnded => Vec::new(),
         _ => {
             let kind = CommandKind::ALL.into_iter().find(|c| c.cause() == cause).expect("a command");
@@ -287,6 +307,7 @@ async fn run(fleet: &Fleet, advance: &Advance, runtime: &str, from: Status, scen
     let set = match scenario.row {
         Row::Busy => Some("active_tasks = 2"),
         Row::Volume => Some("persistent_volume = true"),
+        Row::Boxed => Some("instance_id = 'i-1'"),
         Row::Plain | Row::BelowPaused => None,
     };
     if let Some(set) = set {
@@ -347,16 +368,26 @@ fn reason(verdict: &Verdict) -> Option<&Reason> {
     }
 }
 
-/// A threshold on both sides, in the words of whoever wrote the case.
-#[test]
-fn the_boundaries_move_and_hold() {
-    let cases = read(&golden_dir().join("boundaries").join("heartbeat.jsonl"));
+/// A threshold on both sides, in the words of whoever wrote the case: the one
+/// moves, the other holds.
+#[rstest]
+#[case("heartbeat", "online at the degrade threshold", "online just under the degrade threshold")]
+#[case("heartbeat", "degraded just under the recover threshold", "degraded at the recover threshold")]
+#[case("silence", "at the window", "just within the window")]
+#[case("silence", "hermes at its window", "hermes just within its window")]
+#[case("silence", "external at its window", "external just within its window")]
+#[case("instances", "its own box, gone", "its own box, running")]
+#[case("instances", "its own box, gone", "another box, gone")]
+#[case("provisioning-timeout", "at the limit", "just within the limit")]
+#[case("provisioning-timeout", "hermes at its limit", "hermes just within its limit")]
+#[case("idle", "at the least wait", "just within the least wait")]
+#[case("idle", "at the least wait", "platform at the least wait")]
+fn the_boundaries_move_and_hold(#[case] file: &str, #[case] moves: &str, #[case] holds: &str) {
+    let cases = read(&golden_dir().join("boundaries").join(format!("{file}.jsonl")));
     let moved = |name: &str| {
         let case = cases.iter().find(|c| c.id == name).unwrap_or_else(|| panic!("no case {name}"));
         matches!(case.outcome, Outcome::Moved { .. })
     };
-    assert!(moved("online at the degrade threshold") && !moved("online just under the degrade threshold"));
-    assert!(
-        moved("degraded just under the recover threshold") && !moved("degraded at the recover threshold")
-    );
+    assert!(moved(moves), "{moves}");
+    assert!(!moved(holds), "{holds}");
 }

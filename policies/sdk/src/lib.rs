@@ -61,6 +61,7 @@ mod arena;
 #[doc(hidden)]
 pub mod bindings;
 mod cooldown;
+mod durations;
 mod policy;
 mod recovery;
 mod settings;
@@ -80,6 +81,7 @@ pub use bindings::cooldown::exports::sprag::policy::cooldown::Ruling;
 pub use bindings::guard::exports::sprag::policy::guard::Verdict;
 pub use bindings::recovery::exports::sprag::policy::recovery::{Move, Outcome, Trigger};
 pub use cooldown::{Cooldown, CooldownRequest};
+pub use durations::{NamedDurations, Unreadable, in_words};
 #[doc(hidden)]
 pub use policy::{Exported, describe};
 pub use policy::{

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::{Setting, SettingSpec};
 
-/// A type that a setting can have: `f64`, `bool`, `String`, [`Duration`].
+/// A type that a setting can have: `f64`, `bool`, `String`, [`Duration`],
+/// [`NamedDurations`](crate::NamedDurations).
 pub trait SettingValue: Sized {
     /// As it stands in the manifest and in `policies.toml`.
     fn to_setting(&self) -> Setting;

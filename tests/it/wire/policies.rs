@@ -25,7 +25,7 @@ async fn uploaded_activated_rolled_back(#[values(Backend::Sqlite, Backend::Postg
     let host = TestHost::plain(&db).await;
     let shipped_revision = host.get("/policies").await.ok();
     assert_eq!(shipped_revision["active"], true);
-    assert_eq!(shipped_revision["modules"].as_array().unwrap().len(), 10);
+    assert_eq!(shipped_revision["modules"].as_array().unwrap().len(), 14);
 
     let module = upload(&host, shipped("heartbeat")).await;
     assert_eq!(module.status, 201);

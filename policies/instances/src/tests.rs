@@ -1,0 +1,99 @@
+//! Whose box it is, whether it runs, and both sides of each doubt.
+
+use sprag_policy::testing::{Ask, NOW, heartbeat, ready};
+use sprag_policy::{Setting, manifest};
+
+use super::*;
+use Status::*;
+
+/// The provider's answer about this instance; the row names `i-1`.
+fn probed(instance: &str, running: bool) -> Ask {
+    Ask::at(Online).because(Cause::Probed(Probe { instance_id: instance.to_owned(), running }))
+}
+
+fn gone() -> Ask {
+    probed("i-1", false)
+}
+
+fn code(ask: &Ask) -> Option<String> {
+    match ask.of::<Instances>(Offline) {
+        Verdict::Allow(reason) => Some(reason.code),
+        Verdict::Deny(reason) => panic!("nothing is denied: {reason:?}"),
+        Verdict::Abstain => None,
+    }
+}
+
+#[test]
+fn a_row_without_its_box_is_offline() {
+    for status in [Online, Degraded] {
+        for kind in ["workspace", "platform"] {
+            let row = |ask: Ask| ask.kind(kind).workspace(|row| row.status = status);
+            assert_eq!(code(&row(gone())).as_deref(), Some("box-not-running"));
+            assert_eq!(code(&row(probed("i-1", true))), None);
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_another_instance_proves_nothing() {
+    let named = |ask: Ask, id: Option<&str>| {
+        let id = id.map(str::to_owned);
+        ask.workspace(|row| row.instance_id = id)
+    };
+    assert_eq!(code(&probed("i-2", false)), None);
+    assert_eq!(code(&probed("I-1", false)), None);
+    assert_eq!(code(&probed("", false)), None);
+    assert_eq!(code(&named(gone(), Some("i-2"))), None);
+    assert_eq!(code(&named(gone(), None)), None);
+    assert_eq!(code(&named(probed("", false), None)), None);
+    assert_eq!(code(&named(probed("", false), Some(""))), None);
+}
+
+#[test]
+fn a_box_that_is_not_ours_is_left_alone() {
+    assert_eq!(code(&gone().runtime("external")), None);
+}
+
+#[test]
+fn a_new_status_has_its_grace() {
+    let since = |millis: u64| gone().workspace(|row| row.status_since = NOW - millis);
+    let grace = |millis| since(millis).setting("grace", Duration::from_secs(30));
+    assert_eq!(code(&grace(29_999)), None);
+    assert_eq!(code(&grace(30_000)).as_deref(), Some("box-not-running"));
+    assert_eq!(code(&since(0)).as_deref(), Some("box-not-running"), "none unless it is set");
+    // A clock that went back proves nothing.
+    let later = gone().workspace(|row| row.status_since = NOW + 60_000);
+    assert_eq!(code(&later.setting("grace", Duration::from_secs(30))), None);
+}
+
+#[test]
+fn a_young_heartbeat_outweighs_the_provider_on_request() {
+    let heard = |ago: Option<u64>| gone().workspace(|row| row.last_heartbeat_at = ago.map(|ago| NOW - ago));
+    let doubted = |ago| heard(ago).setting("heard-within", Duration::from_secs(20));
+    assert_eq!(code(&doubted(Some(19_999))), None);
+    assert_eq!(code(&doubted(Some(20_000))).as_deref(), Some("box-not-running"));
+    assert_eq!(code(&doubted(None)).as_deref(), Some("box-not-running"), "it never spoke");
+    assert_eq!(code(&heard(Some(0))).as_deref(), Some("box-not-running"), "off unless it is set");
+}
+
+#[test]
+fn other_candidates_and_other_causes_are_left_to_others() {
+    for candidate in [Provisioning, AwaitingAgent, Online, Degraded, Failed, Paused, Hibernated, Removed] {
+        assert_eq!(gone().of::<Instances>(candidate), Verdict::Abstain, "{candidate:?}");
+    }
+    for cause in [heartbeat().into(), ready().into(), Cause::Silence(u64::MAX)] {
+        assert_eq!(code(&Ask::at(Online).because(cause)), None);
+    }
+}
+
+#[test]
+fn it_is_asked_about_probes_only_and_trusts_them_by_default() {
+    let manifest = manifest::<Instances>();
+    let [interest] = manifest.interests.as_slice() else { panic!("{manifest:?}") };
+    assert_eq!(interest.causes, [CauseKind::Probed]);
+    assert_eq!(interest.statuses, [Online, Degraded]);
+    let settings: Vec<_> = manifest.settings.iter().map(|s| (s.name.as_str(), s.default.clone())).collect();
+    assert_eq!(settings, [("grace", Setting::Duration(0)), ("heard-within", Setting::Duration(0))]);
+    let thresholds: Vec<_> = manifest.thresholds.iter().map(|t| t.setting.as_str()).collect();
+    assert_eq!(thresholds, ["grace", "heard-within"]);
+}
