@@ -1,17 +1,18 @@
 //! The one path that changes a status.
 //!
 //! Facts → candidates → guard → commit. Whatever wants a change (a heartbeat, a
-//! registration, an operator; later the loops and the claims) comes through
+//! registration, an operator, a loop, a claim) comes through
 //! here, and nothing else in the host may ask the store for a [`Step`] with a
 //! transition. No transaction is open while guest code runs; the commit names
 //! the version that was judged, and where somebody else moved the row first,
 //! everything of the step is discarded and it starts again from new facts.
 
 mod motion;
+mod sweep;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -22,8 +23,10 @@ use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::revisions::Active;
+pub use sweep::{Found, Look, Settled};
+
 use crate::store::{
-    Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Store, StoreError, TokenHash,
+    Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Still, Store, StoreError, TokenHash,
 };
 
 /// How often a step that was outrun starts again from new facts.
@@ -85,6 +88,8 @@ pub struct Advance {
     sample: u64,
     /// Told of every committed step, so that event streams wake at once.
     changed: Arc<Notify>,
+    /// Told of every committed step that owes something.
+    owed: Arc<OnceLock<Arc<Notify>>>,
     between: Option<Arc<dyn Between>>,
 }
 
@@ -96,6 +101,8 @@ struct With<'a> {
     claim: Option<&'a NewClaim>,
     /// Of the agent whose word it is: dead, it has none.
     token: Option<&'a TokenHash>,
+    /// Of a sweep: what must still be so.
+    still: Option<&'a Still>,
 }
 
 /// A row judged and not yet written.
@@ -107,7 +114,7 @@ struct Judged {
 impl Advance {
     /// `sample`: one in this many decisions that moved and denied nothing is kept; 0 keeps none.
     pub fn new(store: Store, active: Active, metrics: Arc<Metrics>, sample: u64) -> Self {
-        Self { store, active, metrics, sample, changed: Arc::new(Notify::new()), between: None }
+        Self { store, active, metrics, sample, changed: Arc::default(), owed: Arc::default(), between: None }
     }
 
     /// For tests: `between` is awaited between each judgement and its write.
@@ -120,6 +127,11 @@ impl Advance {
     /// Woken whenever this host committed something that an event tells of.
     pub fn changed(&self) -> Arc<Notify> {
         self.changed.clone()
+    }
+
+    /// Whom to wake when a committed step owes something. Once.
+    pub fn owed_wakes(&self, wake: Arc<Notify>) {
+        let _ = self.owed.set(wake);
     }
 
     /// Judges the workspace as the database now has it.
@@ -241,7 +253,9 @@ impl Advance {
                 Commit::Done => return Ok(settled(status, judged.decision)),
                 Commit::TokenTaken => return Ok(Advanced::TokenTaken),
                 Commit::TokenDead => return Ok(Advanced::TokenDead),
-                Commit::Outran => {
+                // A sweep comes again, and by itself; whoever was faster had news of the row.
+                Commit::Outran | Commit::Braked if with.still.is_some() => return Ok(Advanced::Outran),
+                Commit::Outran | Commit::Braked => {
                     self.metrics.outran(cause.kind());
                     tracing::debug!(workspace.id = id, attempt, "outran");
                 }
@@ -271,18 +285,13 @@ impl Advance {
                 return Ok(Advanced::TokenTaken);
             }
             let step = Step {
-                workspace_id: facts.workspace.id.clone(),
-                version: facts.version,
-                transition: None,
                 registration: Some(registration.clone()),
                 token: with.token.copied(),
-                claim: None,
-                owes: Vec::new(),
-                decision: None,
+                ..Step::of(&facts.workspace.id, facts.version)
             };
             match self.write(std::slice::from_ref(&step)).await? {
                 Commit::Done => {}
-                Commit::Outran => return Ok(Advanced::Outran),
+                Commit::Outran | Commit::Braked => return Ok(Advanced::Outran),
                 Commit::TokenTaken => return Ok(Advanced::TokenTaken),
                 Commit::TokenDead => return Ok(Advanced::TokenDead),
             }
@@ -324,7 +333,7 @@ impl Advance {
             }
             match self.write(&steps).await? {
                 Commit::Done => return Ok(Removal::Done(decisions)),
-                Commit::Outran | Commit::TokenTaken | Commit::TokenDead => {
+                Commit::Outran | Commit::TokenTaken | Commit::TokenDead | Commit::Braked => {
                     self.metrics.outran(cause.kind());
                 }
             }
@@ -358,17 +367,17 @@ impl Advance {
         let commanded = matches!(cause, Cause::Commanded(_));
         let kept = commanded || decision.is_remarkable() || self.is_sampled(&decision.id);
         let step = Step {
-            workspace_id: decision.question.workspace.id.clone(),
-            version,
             registration: with.registration.filter(|_| !refused).map(|r| registered(r, &decision)),
             claim: with
                 .claim
                 .filter(|_| transition.is_some())
                 .map(|claim| (claim.clone(), decision.question.workspace.clone())),
             token: with.token.copied(),
+            still: with.still.cloned(),
             transition,
             owes,
             decision: kept.then(|| decision.clone()),
+            ..Step::of(&decision.question.workspace.id, version)
         };
         Ok(Judged { step, decision })
     }
@@ -385,6 +394,7 @@ impl Advance {
         if commit == Commit::Done {
             if owes {
                 die_at::reached(format_args!("owe:committed"));
+                self.owed.get().inspect(|owed| owed.notify_one());
             }
             for (step, _) in steps.iter().filter_map(|s| s.transition.as_ref()) {
                 self.metrics.moved(*step);

@@ -13,6 +13,7 @@ use crate::claims::ClaimsConfig;
 use crate::effects::{EffectsConfig, NotifyConfig};
 use crate::heartbeats::BatchConfig;
 use crate::http::{HttpConfig, Registration};
+use crate::loops::{BrakeConfig, LoopsConfig};
 use crate::policy::Limits;
 use crate::provision::{ProvidersConfig, ProvisioningConfig};
 use crate::store::PoolOptions;
@@ -52,6 +53,8 @@ pub struct Config {
     pub claims: ClaimsConfig,
     pub effects: EffectsConfig,
     pub notify: NotifyConfig,
+    pub loops: LoopsConfig,
+    pub brake: BrakeConfig,
     pub http: HttpConfig,
     pub limits: Limits,
     pub provisioning: ProvisioningConfig,
@@ -75,6 +78,8 @@ impl Default for Config {
             claims: ClaimsConfig::default(),
             effects: EffectsConfig::default(),
             notify: NotifyConfig::default(),
+            loops: LoopsConfig::default(),
+            brake: BrakeConfig::default(),
             http: HttpConfig::default(),
             limits: Limits::default(),
             provisioning: ProvisioningConfig::default(),
@@ -162,6 +167,8 @@ impl Config {
         }
         self.providers.check(&self.provisioning)?;
         self.claims.check().map_err(anyhow::Error::msg)?;
+        self.loops.check().map_err(anyhow::Error::msg)?;
+        self.brake.check().map_err(anyhow::Error::msg)?;
         self.effects.check(&self.provisioning).map_err(anyhow::Error::msg)?;
         let nowhere = self.listen.ip().is_unspecified() && self.provisioning.registry_url.is_none();
         if nowhere && !self.providers.0.is_empty() {

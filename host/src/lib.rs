@@ -13,6 +13,7 @@ pub mod effects;
 pub mod facts;
 pub mod heartbeats;
 pub mod http;
+pub mod loops;
 pub mod machine;
 pub mod metrics;
 pub mod policy;

@@ -1,6 +1,9 @@
 //! What the host counts, in Prometheus terms. One registry per host, not a
 //! global, so that tests run many hosts in one process.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::clock;
 use crate::facts::{Asked, Fate, Outcome};
 use crate::machine::{CauseKind, Move};
 
@@ -64,6 +68,28 @@ struct ClaimEndLabels {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LoopLabels {
+    r#loop: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LoopOutcomeLabels {
+    r#loop: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BrakeLabels {
+    scope: String,
+    state: &'static str,
+}
+
 /// All of the host's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -92,6 +118,12 @@ pub struct Metrics {
     effects: Family<EffectLabels, Counter>,
     effects_due: Gauge,
     effects_parked: Gauge,
+    last_tick: Family<LoopLabels, Gauge<f64, AtomicU64>>,
+    tick_seconds: Family<LoopLabels, Gauge<f64, AtomicU64>>,
+    ticks_failed: Family<LoopOutcomeLabels, Counter>,
+    swept: Family<LoopOutcomeLabels, Counter>,
+    distrusted: Family<ReasonLabels, Counter>,
+    brake: Family<BrakeLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -116,6 +148,12 @@ impl Default for Metrics {
             effects: Family::default(),
             effects_due: Gauge::default(),
             effects_parked: Gauge::default(),
+            last_tick: Family::default(),
+            tick_seconds: Family::default(),
+            ticks_failed: Family::default(),
+            swept: Family::default(),
+            distrusted: Family::default(),
+            brake: Family::default(),
             registry: Registry::default(),
         };
         registry.register("heartbeats", "Heartbeats answered", this.heartbeats.clone());
@@ -151,6 +189,18 @@ impl Default for Metrics {
         registry.register("effects_due", "Effects owed now", this.effects_due.clone());
         let parked = this.effects_parked.clone();
         registry.register("effects_parked", "Effects parked for a person to look at", parked);
+        let last = this.last_tick.clone();
+        registry.register("loop_last_tick_timestamp_seconds", "When the last tick ended", last);
+        registry.register("loop_tick_seconds", "How long the last tick took", this.tick_seconds.clone());
+        registry.register("loop_failures", "Ticks that failed", this.ticks_failed.clone());
+        registry.register(
+            "loop_rows",
+            "Rows that ticks looked at, by what became of them",
+            this.swept.clone(),
+        );
+        let distrusted = this.distrusted.clone();
+        registry.register("distrusted", "Pulses after which silence was reckoned anew", distrusted);
+        registry.register("brake", "1 for the state that each brake is in", this.brake.clone());
         Self { registry, ..this }
     }
 }
@@ -207,6 +257,35 @@ impl Metrics {
     pub(crate) fn effects_waiting(&self, due: u64, parked: u64) {
         self.effects_due.set(i64::try_from(due).unwrap_or(i64::MAX));
         self.effects_parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn ticked(&self, r#loop: &'static str, took: Duration) {
+        let labels = LoopLabels { r#loop };
+        self.last_tick.get_or_create(&labels).set(clock::now() as f64 / 1e3);
+        self.tick_seconds.get_or_create(&labels).set(took.as_secs_f64());
+    }
+
+    pub(crate) fn tick_failed(&self, r#loop: &'static str, outcome: &'static str) {
+        self.ticks_failed.get_or_create(&LoopOutcomeLabels { r#loop, outcome }).inc();
+    }
+
+    pub(crate) fn swept(&self, r#loop: &'static str, outcome: &'static str, rows: u64) {
+        if rows > 0 {
+            self.swept.get_or_create(&LoopOutcomeLabels { r#loop, outcome }).inc_by(rows);
+        }
+    }
+
+    /// Counts one; how many of its kind there are now.
+    pub(crate) fn distrusted(&self, reason: &str) -> u64 {
+        self.distrusted.get_or_create(&ReasonLabels { reason: reason.to_owned() }).inc() + 1
+    }
+
+    /// `state` is the one of `states` that the brake is in.
+    pub(crate) fn brake(&self, scope: &str, state: &'static str, states: &[&'static str]) {
+        for each in states {
+            let labels = BrakeLabels { scope: scope.to_owned(), state: each };
+            self.brake.get_or_create(&labels).set(i64::from(*each == state));
+        }
     }
 
     pub(crate) fn claim_opened(&self, kind: &str) {

@@ -66,16 +66,8 @@ impl Advance {
         let mut decision = Decision::new(facts.version, revision.number, question, Vec::new(), outcome);
         let owes = self.set_in_motion(&revision, &mut decision).await?;
         if !owes.is_empty() {
-            let step = Step {
-                workspace_id: decision.question.workspace.id.clone(),
-                version: facts.version,
-                transition: None,
-                registration: None,
-                token: None,
-                claim: None,
-                owes,
-                decision: Some(decision),
-            };
+            let of = Step::of(&decision.question.workspace.id, facts.version);
+            let step = Step { owes, decision: Some(decision), ..of };
             // Whoever moves it meanwhile judges it anew; then this is out of date.
             self.write(std::slice::from_ref(&step)).await?;
         }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -45,11 +45,13 @@ use uuid::Uuid;
 pub use point::Point;
 
 use crate::advance::{Advance, Advanced};
-use crate::facts::{Command, Decision};
-use crate::machine::{NoSuchEdge, Status};
+use crate::facts::{Cause, Command, Decision};
+use crate::machine::{CauseKind, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::provision::{Dispatcher, UnknownProvider};
-use crate::store::{Claim, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Store, StoreError};
+use crate::store::{
+    Claim, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Snapshot, Still, Store, StoreError,
+};
 use saga::Halt;
 
 /// Lapsed claims that one tick takes over at most.
@@ -60,6 +62,9 @@ const CALLS_AT_ONCE: usize = 64;
 
 /// How often a claim that another host may hold is looked at while somebody waits for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Who puts idle workspaces to sleep.
+const IDLE: &str = "idle";
 
 /// A shorter lease would lapse while its holder waits for the database.
 const LEAST_LEASE_MS: u64 = 200;
@@ -211,6 +216,26 @@ impl Claims {
         asked.await.map_err(|_| CommandError::Stopping)?
     }
 
+    /// Puts to sleep what a sweep found idle for so many milliseconds, if the policies allow it.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn hibernate_idle(
+        &self,
+        facts: Snapshot,
+        idle_ms: u64,
+        still: Still,
+    ) -> Result<Commanded, CommandError> {
+        let host = self.0.clone();
+        let asked = self.0.running.spawn(async move {
+            let (id, cause) = (facts.workspace.id.clone(), Cause::IdleFor { for_: idle_ms });
+            let claim = host.new_claim(CauseKind::Hibernate.as_str(), IDLE, None, None);
+            let advanced = host.advance.claim_found(facts, &cause, &claim, &still).await;
+            host.settled(&claim.id, &id, advanced).await
+        });
+        asked.await.map_err(|_| CommandError::Stopping)?
+    }
+
     /// Creates a workspace; where it has a provider, with the claim that starts
     /// its first box. Whoever asked may go away meanwhile.
     ///
@@ -262,7 +287,7 @@ impl Claims {
     ///
     /// # Errors
     /// The database; the next tick is the retry.
-    pub async fn tick(&self) -> Result<usize, StoreError> {
+    pub async fn take_over(&self) -> Result<usize, StoreError> {
         let host = &self.0;
         let mut taken = 0;
         for lapsed in host.store.lapsed_claims(TAKEN_AT_ONCE).await? {
@@ -282,21 +307,9 @@ impl Claims {
         Ok(taken)
     }
 
-    /// Ticks until `stop`.
-    pub async fn watch(self, stop: CancellationToken) {
-        let every = Duration::from_millis(self.0.config.tick_ms.max(10));
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(every) => {}
-            }
-            if stop.is_cancelled() {
-                return;
-            }
-            if let Err(error) = self.tick().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "looking for lapsed claims");
-            }
-        }
+    /// How often [`Claims::take_over`] is to be called.
+    pub fn tick_every(&self) -> Duration {
+        Duration::from_millis(self.0.config.tick_ms.max(10))
     }
 
     /// Gives up what is under way, so that another host can take it over at once.
@@ -350,8 +363,19 @@ impl Host {
         let kind = command.command.cause().as_str();
         let target = command.target_provider.clone();
         let claim = NewClaim { id: claim_id, ..self.new_claim(kind, &command.actor, parent, target) };
-        let advanced = match self.advance.command(id, command, &claim).await {
-            Err(error) => match self.opened(&claim.id, id).await {
+        let advanced = self.advance.command(id, command, &claim).await;
+        self.settled(&claim.id, id, advanced).await
+    }
+
+    /// What an attempt to open this claim came to; where it is open, it is carried out.
+    async fn settled(
+        self: &Arc<Self>,
+        claim_id: &str,
+        id: &str,
+        advanced: Result<Advanced, StoreError>,
+    ) -> Result<Commanded, CommandError> {
+        let advanced = match advanced {
+            Err(error) => match self.opened(claim_id, id).await {
                 // The answer was lost, and not the claim.
                 Ok(Some(open)) => return Ok(Commanded::Claimed(Box::new(open))),
                 _ => return Err(error.into()),
@@ -359,7 +383,7 @@ impl Host {
             Ok(advanced) => advanced,
         };
         Ok(match advanced {
-            Advanced::Moved { .. } => match self.opened(&claim.id, id).await? {
+            Advanced::Moved { .. } => match self.opened(claim_id, id).await? {
                 Some(open) => Commanded::Claimed(Box::new(open)),
                 // Gone already means: it never was, or its workspace is no more.
                 None => Commanded::Unknown,

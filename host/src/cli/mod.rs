@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod box_supervisor;
+pub mod brake;
 pub mod claim;
 mod client;
 pub mod effects;
@@ -41,6 +42,10 @@ enum Verb {
     Claim(claim::Args),
     /// See what is owed; deliver what was parked again, or drop it
     Effects(effects::Args),
+    /// See whether rows may go down, and let them again
+    Brake(brake::Args),
+    /// See what the loops of a running host do
+    Loops(brake::LoopsArgs),
     /// Bring a database's schema up to date
     Migrate(migrate::Args),
     /// Print every change of status that there is, and what may cause it
@@ -81,6 +86,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Workspace(args) => wait_for(workspace::run(&args)),
         Verb::Claim(args) => wait_for(claim::run(&args)),
         Verb::Effects(args) => wait_for(effects::run(&args)),
+        Verb::Brake(args) => wait_for(brake::run(&args)),
+        Verb::Loops(args) => wait_for(brake::loops(&args)),
         Verb::Migrate(args) => wait_for(migrate::run(&args)),
         Verb::Policy(args) => wait_for(policy::run(&args)),
         Verb::Record(args) => wait_for(record::run(&args)),

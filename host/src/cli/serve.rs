@@ -2,6 +2,7 @@
 //! and takes it apart in the order that keeps what was answered.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::config::{Config, Flags, LogFormat};
 use crate::effects::{Effects, Webhook};
 use crate::heartbeats::Heartbeats;
 use crate::http::{self, Access, Api, Registry};
+use crate::loops::{Loops, Parts};
 use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
 use crate::revisions::{Revisions, watch};
@@ -82,17 +84,26 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         config.claims.clone(),
         config.registry_url(),
     );
-    background.spawn(claims.clone().watch(stop.clone()));
     let webhook = Webhook::of(&config.notify).context("setting notices up")?;
     let effects = Effects::new(
         store.clone(),
-        dispatcher,
+        dispatcher.clone(),
         claims.clone(),
         webhook,
         metrics.clone(),
         config.effects.clone(),
     );
-    background.spawn(effects.watch(stop.clone()));
+    let parts = Parts {
+        store: store.clone(),
+        advance: advance.clone(),
+        claims: claims.clone(),
+        effects: effects.clone(),
+        dispatcher,
+        metrics: metrics.clone(),
+        name: name(config.listen),
+    };
+    let loops = Arc::new(Loops::new(&parts, &config.loops, &config.brake));
+    background.spawn(loops.clone().run(stop.clone()));
     background.close();
     let (heartbeats, collector) =
         Heartbeats::start(store.clone(), advance.clone(), metrics.clone(), &config.heartbeats);
@@ -102,6 +113,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
             advance,
             claims: claims.clone(),
             heartbeats,
+            loops,
             privileged_plugins: config.effects.privileged_plugins.clone(),
             metrics,
         }),
@@ -123,11 +135,18 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     // Every request is answered, so every handle to the queue is gone; what it held is stored.
     stop.cancel();
     claims.shut_down().await;
+    effects.shut_down().await;
     collector.await.context("storing the last heartbeats")?;
     background.wait().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What this host goes by among the others: after a restart it is the same one.
+fn name(listen: SocketAddr) -> String {
+    let machine = rustix::system::uname();
+    format!("{}:{}", machine.nodename().to_string_lossy(), listen.port())
 }
 
 /// From when this returns a signal stops the host and does not kill it.

@@ -15,12 +15,12 @@ pub mod plugins;
 mod webhook;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use config::{EffectsConfig, NotifyConfig};
 pub use webhook::{Webhook, WebhookError};
@@ -59,6 +59,9 @@ struct Worker {
     webhook: Option<Webhook>,
     metrics: Arc<Metrics>,
     config: EffectsConfig,
+    under_way: TaskTracker,
+    stop: CancellationToken,
+    wake: OnceLock<Arc<Notify>>,
 }
 
 impl Effects {
@@ -70,39 +73,46 @@ impl Effects {
         metrics: Arc<Metrics>,
         config: EffectsConfig,
     ) -> Self {
-        Self(Arc::new(Worker { store, dispatcher, claims, webhook, metrics, config }))
+        let (under_way, stop, wake) = (TaskTracker::new(), CancellationToken::new(), OnceLock::new());
+        Self(Arc::new(Worker { store, dispatcher, claims, webhook, metrics, config, under_way, stop, wake }))
     }
 
-    /// Takes what is due until `stop`. One provider that does not answer keeps
-    /// its own effects waiting and nobody else's.
-    pub async fn watch(self, stop: CancellationToken) {
-        let every = Duration::from_millis(self.0.config.tick_ms.max(10));
-        let mut under_way = JoinSet::new();
-        while !stop.is_cancelled() {
-            while under_way.try_join_next().is_some() {}
-            let room = GROUPS_AT_ONCE.saturating_sub(under_way.len());
-            let room = u32::try_from(room).unwrap_or(TAKEN_AT_ONCE).min(TAKEN_AT_ONCE);
-            let taken = match self.0.take(room).await {
-                Ok(groups) => {
-                    let taken = !groups.is_empty();
-                    for group in groups {
-                        under_way.spawn(self.0.clone().deliver_all(group, stop.clone()));
-                    }
-                    taken
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "taking what is owed");
-                    false
-                }
-            };
-            // What was taken stood in the way of what is behind it, once it is done.
-            tokio::select! {
-                () = stop.cancelled() => {}
-                Some(_) = under_way.join_next(), if taken => {}
-                () = sleep(every) => {}
-            }
+    /// Takes what is due, and delivers it in tasks of their own; how many workspaces'
+    /// effects. One provider that does not answer keeps its own waiting and nobody else's.
+    ///
+    /// # Errors
+    /// The database; the next tick is the retry.
+    pub async fn tick(&self) -> Result<usize, StoreError> {
+        let room = GROUPS_AT_ONCE.saturating_sub(self.0.under_way.len());
+        let room = u32::try_from(room).unwrap_or(TAKEN_AT_ONCE).min(TAKEN_AT_ONCE);
+        let groups = self.0.take(room).await?;
+        let taken = groups.len();
+        for group in groups {
+            let worker = self.0.clone();
+            self.0.under_way.spawn(async move {
+                worker.deliver_all(group).await;
+                // What was taken stood in the way of what is behind it.
+                worker.wake.get().inspect(|wake| wake.notify_one());
+            });
         }
-        while under_way.join_next().await.is_some() {}
+        Ok(taken)
+    }
+
+    /// How often [`Effects::tick`] is to be called where nobody wakes it.
+    pub fn tick_every(&self) -> Duration {
+        Duration::from_millis(self.0.config.tick_ms.max(10))
+    }
+
+    /// Whom to wake when there may be something to deliver. Once.
+    pub fn wakes(&self, wake: Arc<Notify>) {
+        let _ = self.0.wake.set(wake);
+    }
+
+    /// Gives back what is under way, due again at once.
+    pub async fn shut_down(&self) {
+        self.0.stop.cancel();
+        self.0.under_way.close();
+        self.0.under_way.wait().await;
     }
 }
 
@@ -123,11 +133,11 @@ impl Worker {
     }
 
     /// What a stop of the host cuts off is due again at once.
-    async fn deliver_all(self: Arc<Self>, group: Vec<Effect>, stop: CancellationToken) {
+    async fn deliver_all(&self, group: Vec<Effect>) {
         for effect in &group {
             let delivered = tokio::select! {
                 delivered = self.deliver(effect) => delivered,
-                () = stop.cancelled() => {
+                () = self.stop.cancelled() => {
                     self.store.effect_failed(&effect.id, 0, "the host stopped", false).await
                 }
             };

@@ -174,7 +174,7 @@ impl Tail {
         while !self.edge.shutdown.is_cancelled() {
             while let Some(event) = self.unsent.pop_front() {
                 self.after = Some(event.id.clone());
-                if self.workspace.as_ref().is_none_or(|id| *id == event.workspace_id) {
+                if self.workspace.as_ref().is_none_or(|id| event.workspace_id.as_ref() == Some(id)) {
                     return Some((Ok(line(event)), self));
                 }
             }

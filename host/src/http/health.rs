@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, Problem, ProblemBody};
 use super::{Edge, Registry};
+use crate::loops::Report;
 use crate::revisions::Revisions;
 
 /// What `prometheus-client` writes.
@@ -24,6 +25,15 @@ pub(super) struct Health {
 }
 
 const OK: Json<Health> = Json(Health { status: "ok" });
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// `ok`, or `degraded` where a loop does not do its work.
+    status: &'static str,
+    /// Those loops, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stuck: Vec<String>,
+}
 
 /// The process answers
 #[utoipa::path(get, path = "/health", tag = "host", responses((status = 200, body = Health)))]
@@ -38,10 +48,13 @@ pub(super) async fn livez() -> Json<Health> {
 }
 
 /// The database answers and a policy revision is active
+///
+/// A loop that is stuck is named and makes no host unready: another host does
+/// its work, and taken out of service this one would not hear its agents either.
 #[utoipa::path(
     get, path = "/readyz", tag = "host",
     responses(
-        (status = 200, body = Health),
+        (status = 200, body = Ready),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`NOT_SERVING`: says what is missing"),
     )
@@ -49,7 +62,7 @@ pub(super) async fn livez() -> Json<Health> {
 pub(super) async fn readyz(
     State(registry): State<Arc<Registry>>,
     State(revisions): State<Arc<Revisions>>,
-) -> Answer<Json<Health>> {
+) -> Answer<Json<Ready>> {
     let mut missing = Vec::new();
     if let Err(error) = registry.store.ping().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
@@ -59,7 +72,9 @@ pub(super) async fn readyz(
         missing.push("no policy revision is active");
     }
     if missing.is_empty() {
-        return Ok(OK);
+        let stuck: Vec<_> = registry.loops.reports().iter().filter_map(Report::stuck).collect();
+        let status = if stuck.is_empty() { "ok" } else { "degraded" };
+        return Ok(Json(Ready { status, stuck }));
     }
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "NOT_SERVING", missing.join("; ")))
 }

@@ -9,6 +9,7 @@
 mod access;
 mod agents;
 mod body;
+mod brake;
 mod claims;
 mod config;
 mod decisions;
@@ -44,6 +45,7 @@ pub use serve::{serve, serve_also};
 use crate::advance::Advance;
 use crate::claims::Claims;
 use crate::heartbeats::Heartbeats;
+use crate::loops::Loops;
 use crate::metrics::Metrics;
 use crate::revisions::Revisions;
 use crate::store::Store;
@@ -54,6 +56,7 @@ pub struct Registry {
     pub advance: Advance,
     pub claims: Claims,
     pub heartbeats: Heartbeats,
+    pub loops: Arc<Loops>,
     /// Plugins that only workspaces of kind `platform` may have.
     pub privileged_plugins: Vec<String>,
     pub metrics: Arc<Metrics>,
@@ -133,6 +136,9 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(effects::list))
         .routes(routes!(effects::retry))
         .routes(routes!(effects::give_up))
+        .routes(routes!(brake::read))
+        .routes(routes!(brake::release))
+        .routes(routes!(brake::loops))
         .routes(routes!(events::all))
         .routes(routes!(events::of_workspace))
         .routes(routes!(events::stream))

@@ -94,8 +94,9 @@ pub(super) struct EventBody {
     pub(super) id: String,
     #[serde(rename = "type")]
     pub(super) event_type: String,
-    pub(super) workspace_id: String,
-    /// The row's version from this event on.
+    /// Null: it is the whole fleet's.
+    pub(super) workspace_id: Option<String>,
+    /// The row's version from this event on; 0 where it is the whole fleet's.
     version: i64,
     #[schema(value_type = Option<String>)]
     from: Option<Status>,

@@ -4,18 +4,30 @@
 //! rolls back the whole transaction, with every event, decision and token that
 //! was in it.
 
+use std::borrow::Cow;
+
 use super::error::StoreError;
 use super::pool::{On, Store, Tx};
-use super::rows::text;
-use super::types::{Commit, Registration, Step};
+use super::rows::{count, text};
+use super::types::{Commit, Down, Registration, Step};
 use super::workspaces::PUT_CARD;
-use super::{claims, decisions, events, outbox, tokens};
+use super::{brakes, claims, decisions, events, outbox, tokens};
 use crate::facts::{Action, Decision, Fate, Reason};
 use crate::machine::{Move, Status};
 
+/// What comes to life counts its idle time from then.
 const MOVE: &str = "
-    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
+    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock),
+        busy_at = CASE WHEN $4 IN ('online', 'degraded') AND status NOT IN ('online', 'degraded')
+            THEN (SELECT now FROM clock) ELSE busy_at END
     WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL";
+
+/// [`MOVE`] by a sweep: `$5` and `$6` are -1 and '' where there is none.
+const MOVE_IF_STILL: &str = "
+    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
+    WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL
+    AND COALESCE(last_heartbeat_at, -1) = $5 AND COALESCE(instance_id, '') = $6
+    AND (SELECT now FROM clock) <= $7";
 
 /// A removal wins over an open claim.
 const REMOVE: &str = "
@@ -87,6 +99,11 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
         if !moved(tx, step, &transition.0).await? {
             return Ok(Commit::Outran);
         }
+        if let Some(Down { provider, limits }) = step.still.as_ref().and_then(|still| still.down.as_ref())
+            && brakes::take(tx, provider.as_deref(), limits).await?.is_some()
+        {
+            return Ok(Commit::Braked);
+        }
         version += 1;
         if transition.0.to() == Status::Removed {
             claims::supersede(tx, &step.workspace_id).await?;
@@ -151,6 +168,20 @@ fn without(decision: &Decision, lost: &[Action]) -> Decision {
 }
 
 async fn moved(tx: &mut Tx, step: &Step, to: &Move) -> Result<bool, StoreError> {
+    if let Some(still) = &step.still {
+        let changed = execute!(
+            tx.on(),
+            MOVE_IF_STILL,
+            text(&step.workspace_id),
+            step.version,
+            to.from().as_str(),
+            to.to().as_str(),
+            still.last_heartbeat_at.map_or(-1, count),
+            still.instance_id.as_deref().map_or(Cow::Borrowed(""), text),
+            count(still.until),
+        )?;
+        return Ok(changed == 1);
+    }
     let changed = execute!(
         tx.on(),
         if to.to() == Status::Removed { REMOVE } else { MOVE },

@@ -25,6 +25,12 @@ const INSERT: &str = "
 const CARD_UPDATED: &str = "AGENT_CARD_UPDATED";
 const BOX_MAY_BE_LEFT: &str = "BOX_MAY_BE_LEFT";
 
+/// Of the whole fleet.
+pub(super) const DISTRUSTED: &str = "REGISTRY_DISTRUSTED";
+pub(super) const BRAKE_HELD: &str = "BRAKE_HELD";
+pub(super) const BRAKE_RELEASED: &str = "BRAKE_RELEASED";
+pub(super) const BRAKE_FREE: &str = "BRAKE_FREE";
+
 macro_rules! columns {
     () => {
         "seq, workspace_id, version, type, from_status, to_status, cause, reason_code, reason_detail,
@@ -170,7 +176,7 @@ struct Cursor {
 struct EventRow {
     xact: i64,
     seq: i64,
-    workspace_id: String,
+    workspace_id: Option<String>,
     version: i64,
     r#type: String,
     from_status: Option<String>,
@@ -205,7 +211,7 @@ impl EventRow {
 
 /// What a line of the log is to say.
 struct Line<'a> {
-    workspace_id: &'a str,
+    workspace_id: Option<&'a str>,
     version: i64,
     event_type: &'static str,
     from: Option<Status>,
@@ -217,7 +223,7 @@ struct Line<'a> {
 
 pub(super) async fn record_creation(tx: &mut Tx, workspace_id: &str) -> Result<(), StoreError> {
     let line = Line {
-        workspace_id,
+        workspace_id: Some(workspace_id),
         version: 1,
         event_type: Status::Provisioning.event_type(),
         from: None,
@@ -232,7 +238,7 @@ pub(super) async fn record_creation(tx: &mut Tx, workspace_id: &str) -> Result<(
 /// The card changed; the status and the version did not.
 pub(super) async fn record_card(tx: &mut Tx, workspace_id: &str, version: i64) -> Result<(), StoreError> {
     let line = Line {
-        workspace_id,
+        workspace_id: Some(workspace_id),
         version,
         event_type: CARD_UPDATED,
         from: None,
@@ -253,13 +259,33 @@ pub(super) async fn record_left_box(
 ) -> Result<(), StoreError> {
     let detail = format!("instance {} at provider {} could not be stopped", left.instance_id, left.provider);
     let line = Line {
-        workspace_id,
+        workspace_id: Some(workspace_id),
         version,
         event_type: BOX_MAY_BE_LEFT,
         from: None,
         to: None,
         cause: "stop_exhausted",
         reason: Some(&Reason::new("stop-exhausted", detail)),
+        decision_id: None,
+    };
+    record(tx, line).await
+}
+
+/// Something happened that is no one workspace's.
+pub(super) async fn record_fleet(
+    tx: &mut Tx,
+    event_type: &'static str,
+    cause: &'static str,
+    reason: &Reason,
+) -> Result<(), StoreError> {
+    let line = Line {
+        workspace_id: None,
+        version: 0,
+        event_type,
+        from: None,
+        to: None,
+        cause,
+        reason: Some(reason),
         decision_id: None,
     };
     record(tx, line).await
@@ -274,7 +300,7 @@ pub(super) async fn record_move(
     decision_id: Option<&str>,
 ) -> Result<(), StoreError> {
     let line = Line {
-        workspace_id,
+        workspace_id: Some(workspace_id),
         version,
         event_type: moved.to().event_type(),
         from: Some(moved.from()),
@@ -290,7 +316,7 @@ async fn record(tx: &mut Tx, line: Line<'_>) -> Result<(), StoreError> {
     execute!(
         tx.on(),
         INSERT,
-        text(line.workspace_id),
+        line.workspace_id.map(text),
         line.version,
         line.event_type,
         line.from.map(Status::as_str),

@@ -23,6 +23,8 @@
 //! | `outbox` | what committed steps owe, and the stamps of cooldowns |
 //! | `plugins` | what each workspace should have installed |
 //! | `claims` | the sagas, their journals, and what they leave owed |
+//! | `sweeps` | what the loops look at next |
+//! | `brakes`, `hosts` | how many went down lately; which hosts are alive |
 //! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
 #[macro_use]
@@ -31,27 +33,33 @@ mod pool;
 mod rows;
 
 mod beats;
+mod brakes;
 mod claims;
 mod commit;
 mod decisions;
 mod error;
 mod events;
+mod hosts;
 mod outbox;
 mod plugins;
 mod policies;
+mod sweeps;
 mod tokens;
 mod types;
 mod workspaces;
 
+pub use brakes::{Brake, BrakeLimits, BrakeState, FLEET, provider_scope};
 pub use claims::{
     Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim, OwedStop,
     StepState, UnknownState,
 };
 pub use error::StoreError;
+pub use hosts::{HostName, Patience, Pulse, SeenHost};
 pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
+pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{
-    Beat, Beaten, BoundModule, Commit, DeclaredPlugin, Effect, EffectState, Event, Filter, NewWorkspace, Owe,
-    Patch, Placed, Registration, Retried, RevisionRow, Snapshot, Step, StoredModule, TokenHash,
-    WorkspaceView,
+    Beat, Beaten, BoundModule, Commit, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,
+    NewWorkspace, Owe, Patch, Placed, Registration, Retried, RevisionRow, Snapshot, Step, Still,
+    StoredModule, TokenHash, WorkspaceView,
 };

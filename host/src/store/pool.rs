@@ -257,6 +257,13 @@ impl Tx {
         }
     }
 
+    pub(super) const fn backend(&self) -> Backend {
+        match self {
+            On::Sqlite(_) => Backend::Sqlite,
+            On::Postgres(_) => Backend::Postgres,
+        }
+    }
+
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         on!(self, tx => tx.commit().await).map_err(StoreError::from)
     }

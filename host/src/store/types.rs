@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use super::brakes::BrakeLimits;
 use super::claims::{NewClaim, UnknownState};
 use super::error::StoreError;
 use crate::facts::{Action, Decision, Reason, Settings, Timestamp, Workspace};
@@ -176,6 +177,8 @@ pub struct Step {
     pub token: Option<TokenHash>,
     /// A claim to be opened with the transition, on the row as it was judged.
     pub claim: Option<(NewClaim, Workspace)>,
+    /// Of a sweep: what must still be so, beside the version.
+    pub still: Option<Still>,
     /// What it owes the world, each at most once within its cooldown.
     pub owes: Vec<Owe>,
     /// Kept with the step; None where it is not sampled.
@@ -183,6 +186,21 @@ pub struct Step {
 }
 
 impl Step {
+    /// One that writes nothing yet.
+    pub fn of(workspace_id: &str, version: i64) -> Self {
+        Self {
+            workspace_id: workspace_id.to_owned(),
+            version,
+            transition: None,
+            registration: None,
+            token: None,
+            claim: None,
+            still: None,
+            owes: Vec::new(),
+            decision: None,
+        }
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.transition.is_none()
@@ -190,6 +208,26 @@ impl Step {
             && self.owes.is_empty()
             && self.decision.is_none()
     }
+}
+
+/// What a sweep saw and what may have changed without a new version. A row that
+/// was heard of meanwhile, or has another box, is not what was judged; nor is
+/// anything that was judged too long ago, by a host that slept over it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Still {
+    pub last_heartbeat_at: Option<Timestamp>,
+    pub instance_id: Option<String>,
+    /// In the database's time; later, nothing is written.
+    pub until: Timestamp,
+    /// Set where the row goes down, and the brake counts it.
+    pub down: Option<Down>,
+}
+
+/// A downward flip, as the brake counts it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Down {
+    pub provider: Option<String>,
+    pub limits: BrakeLimits,
 }
 
 /// An action that a step owes, with the stamp of its cooldown as it was read.
@@ -287,6 +325,8 @@ pub enum Commit {
     TokenTaken,
     /// The agent's token has ended since it was looked at. Nothing was written.
     TokenDead,
+    /// The brake lets nothing more go down. Nothing was written.
+    Braked,
 }
 
 /// One line of the log.
@@ -296,8 +336,9 @@ pub struct Event {
     pub id: String,
     #[serde(rename = "type")]
     pub event_type: String,
-    pub workspace_id: String,
-    /// The row's version from this event on.
+    /// None: it is the whole fleet's.
+    pub workspace_id: Option<String>,
+    /// The row's version from this event on; 0 where it is the whole fleet's.
     pub version: i64,
     #[schema(value_type = Option<String>)]
     pub from: Option<Status>,

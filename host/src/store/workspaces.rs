@@ -54,7 +54,8 @@ const PATCH: &str = "
         labels = COALESCE($3, labels),
         parent_id = CASE WHEN $4 THEN $5 ELSE parent_id END,
         tier = CASE WHEN $6 THEN $7 ELSE tier END,
-        hibernation_idle_minutes = CASE WHEN $8 THEN $9 ELSE hibernation_idle_minutes END
+        hibernation_idle_minutes = CASE WHEN $8 THEN $9 ELSE hibernation_idle_minutes END,
+        idle_at = CASE WHEN $8 THEN 0 ELSE idle_at END
     WHERE id = $1 AND status <> 'removed'";
 
 /// Whether `$2` is `$1` or one of its descendants.

@@ -89,16 +89,7 @@ async fn owe(stage: &Stage, subject: &str) {
         last_fired_at: None,
         fired: 1,
     };
-    let step = Step {
-        workspace_id: "w".to_owned(),
-        version: 1,
-        transition: None,
-        registration: None,
-        token: None,
-        claim: None,
-        owes: vec![owe],
-        decision: None,
-    };
+    let step = Step { owes: vec![owe], ..Step::of("w", 1) };
     assert_eq!(stage.db.store.commit(&[step]).await.expect("committing"), Commit::Done);
 }
 

@@ -7,20 +7,6 @@ use sprag::store::{Backend, Commit, NewWorkspace, Registration, Step};
 use super::{decision, first_online, read, registration, remove, step};
 use crate::support::db::{TestDb, new_workspace, token_of};
 
-/// A step without a transition.
-fn still(id: &str, version: i64) -> Step {
-    Step {
-        workspace_id: id.to_owned(),
-        version,
-        transition: None,
-        registration: None,
-        token: None,
-        claim: None,
-        owes: Vec::new(),
-        decision: None,
-    }
-}
-
 #[rstest]
 #[tokio::test]
 async fn a_step_stores_status_event_and_decision(
@@ -159,7 +145,7 @@ async fn a_registration_is_stored_with_its_transition(
 async fn a_registration_alone_is_guarded_too(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     db.workspace("w").await;
-    let alone = |version| Step { registration: Some(registration(None)), ..still("w", version) };
+    let alone = |version| Step { registration: Some(registration(None)), ..Step::of("w", version) };
     assert_eq!(db.store.commit(&[alone(2)]).await.unwrap(), Commit::Outran);
     assert_eq!(db.store.view("w").await.unwrap().unwrap().url, None);
     assert_eq!(db.store.commit(&[alone(1)]).await.unwrap(), Commit::Done);
@@ -208,7 +194,7 @@ async fn of_many_first_tokens_one_is_handed_out(
     // Without a transition the version does not move, so the token alone decides.
     let racers = (0..12).map(|n| {
         let store = db.store.clone();
-        let step = Step { registration: Some(registration(Some(&n.to_string()))), ..still("w", 1) };
+        let step = Step { registration: Some(registration(Some(&n.to_string()))), ..Step::of("w", 1) };
         tokio::spawn(async move { store.commit(&[step]).await.unwrap() })
     });
     let mut handed_out = 0;
@@ -229,7 +215,7 @@ async fn decisions_are_paged_oldest_first(#[values(Backend::Sqlite, Backend::Pos
     db.workspace("w").await;
     let row = read(&db.store, "w").await;
     for id in ["03", "01", "02"] {
-        let only = Step { decision: Some(decision(id, &row)), ..still("w", 1) };
+        let only = Step { decision: Some(decision(id, &row)), ..Step::of("w", 1) };
         assert_eq!(db.store.commit(&[only]).await.unwrap(), Commit::Done);
     }
     let ids = async |after: Option<&str>, limit| {

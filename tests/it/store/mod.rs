@@ -8,6 +8,7 @@ mod events;
 mod outbox;
 mod policies;
 mod removal;
+mod sweeps;
 mod workspaces;
 
 use serde_json::json;
@@ -25,16 +26,7 @@ fn to(from: Status, to: Status, cause: CauseKind) -> (Move, Reason) {
 
 /// A step that moves `id` from `from` to `target`, judged at `version`, with a decision.
 fn step(id: &str, version: i64, from: Status, target: Status, cause: CauseKind) -> Step {
-    Step {
-        workspace_id: id.to_owned(),
-        version,
-        transition: Some(to(from, target, cause)),
-        token: None,
-        claim: None,
-        owes: Vec::new(),
-        registration: None,
-        decision: None,
-    }
+    Step { transition: Some(to(from, target, cause)), ..Step::of(id, version) }
 }
 
 /// `provisioning` → `online`, judged at version 1.

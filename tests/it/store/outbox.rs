@@ -21,16 +21,7 @@ fn plugins(last_fired_at: Option<Timestamp>) -> Owe {
 
 /// A step of `id` at `version` that changes nothing and owes.
 fn owing(id: &str, version: i64, owes: Vec<Owe>) -> Step {
-    Step {
-        workspace_id: id.to_owned(),
-        version,
-        transition: None,
-        registration: None,
-        token: None,
-        claim: None,
-        owes,
-        decision: None,
-    }
+    Step { owes, ..Step::of(id, version) }
 }
 
 async fn all(store: &Store, id: &str) -> Vec<Effect> {

@@ -14,6 +14,7 @@ use sprag::effects::{Effects, EffectsConfig, Webhook};
 use sprag::heartbeats::{BatchConfig, Heartbeats};
 use sprag::http::Registration;
 use sprag::http::{Access, Api, HttpConfig, Registry, serve};
+use sprag::loops::{BrakeConfig, Loops, LoopsConfig, Parts};
 use sprag::metrics::Metrics;
 use sprag::policy::{Limits, Sandbox, SandboxConfig};
 use sprag::provision::{Dispatcher, Provisioner, ProvisioningConfig};
@@ -41,6 +42,8 @@ pub struct Setup {
     pub claims: ClaimsConfig,
     pub effects: EffectsConfig,
     pub webhook: Option<Webhook>,
+    pub loops: LoopsConfig,
+    pub brake: BrakeConfig,
     pub privileged_plugins: Vec<String>,
 }
 
@@ -56,6 +59,8 @@ impl Default for Setup {
             claims: ClaimsConfig { lease_ms: 1_000, tick_ms: 100, ..Default::default() },
             effects: EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() },
             webhook: None,
+            loops: LoopsConfig::default(),
+            brake: BrakeConfig::default(),
             privileged_plugins: Vec::new(),
         }
     }
@@ -65,6 +70,7 @@ impl Default for Setup {
 pub struct TestHost {
     pub url: String,
     pub client: reqwest::Client,
+    pub loops: Arc<Loops>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     served: JoinHandle<()>,
@@ -138,23 +144,33 @@ impl TestHost {
             setup.claims,
             url.clone(),
         );
-        tokio::spawn(claims.clone().watch(stop.clone()));
         let effects_config =
             EffectsConfig { privileged_plugins: setup.privileged_plugins.clone(), ..setup.effects };
         let effects = Effects::new(
             store.clone(),
-            dispatcher,
+            dispatcher.clone(),
             claims.clone(),
             setup.webhook,
             metrics.clone(),
             effects_config,
         );
-        tokio::spawn(effects.watch(stop.clone()));
+        let parts = Parts {
+            store: store.clone(),
+            advance: advance.clone(),
+            claims: claims.clone(),
+            effects,
+            dispatcher,
+            metrics: metrics.clone(),
+            name: url.clone(),
+        };
+        let loops = Arc::new(Loops::new(&parts, &setup.loops, &setup.brake));
+        tokio::spawn(loops.clone().run(stop.clone()));
         let registry = Registry {
             store,
             advance,
             claims,
             heartbeats,
+            loops: loops.clone(),
             privileged_plugins: setup.privileged_plugins,
             metrics: metrics.clone(),
         };
@@ -167,7 +183,7 @@ impl TestHost {
         let served = tokio::spawn(async move {
             serve(listener, api, &setup.http, stopped).await.expect("serving");
         });
-        Self { url, client: reqwest::Client::new(), metrics, stop, served }
+        Self { url, client: reqwest::Client::new(), loops, metrics, stop, served }
     }
 
     /// The host with nothing special.

@@ -1,0 +1,36 @@
+//! The census: how many rows live, of each provider and in all, which is what the
+//! brake's share is a share of. One of the hosts counts, the others see it.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::brake::BrakeConfig;
+use super::driver::{Tally, Tick};
+use crate::store::{Store, StoreError};
+
+pub(super) struct Census {
+    pub(super) store: Store,
+    pub(super) config: BrakeConfig,
+}
+
+impl Tick for Census {
+    fn name(&self) -> &'static str {
+        "census"
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_millis(self.config.count_ms)
+    }
+
+    fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
+        Box::pin(async {
+            let counted = self.store.count_live(self.config.count_ms, &self.config.limits()).await?;
+            let mut tally = Tally::default();
+            if !counted {
+                tally.skip("counted-by-another");
+            }
+            Ok(tally)
+        })
+    }
+}

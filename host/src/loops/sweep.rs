@@ -1,0 +1,214 @@
+//! What the sweeps share: rows are taken, all of them judged, the brake is asked
+//! about those that would go down, and only then is anything written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use super::driver::Tally;
+use super::trust::Trust;
+use crate::advance::{Advance, Found, Look, Settled};
+use crate::facts::Cause;
+use crate::store::{
+    BrakeLimits, ByProvider, Down, Due, FLEET, Snapshot, Still, Store, StoreError, Sweep, provider_scope,
+};
+
+/// Rows that were heard of meanwhile, moved by one statement.
+const REARMED_AT_ONCE: u32 = 2_000;
+
+/// How long a tick spends on those before it looks for what is due.
+const REARMING: Duration = Duration::from_secs(10);
+
+/// What was judged is written within this time or not at all, in milliseconds of the database's.
+const FRESH_MS: u64 = 5_000;
+
+/// Steps that one sweep writes at once.
+const WRITES_AT_ONCE: usize = 8;
+
+/// What every sweep stands on.
+pub(super) struct Sweeper {
+    pub(super) store: Store,
+    pub(super) advance: Advance,
+    pub(super) trust: Arc<Trust>,
+    pub(super) limits: BrakeLimits,
+    pub(super) rows: u32,
+}
+
+/// What one taking brought.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) due: Vec<Due>,
+    /// There may be more.
+    pub(super) full: bool,
+}
+
+/// One row, and why it is looked at.
+pub(super) struct Asked {
+    facts: Snapshot,
+    cause: Cause,
+    still: Still,
+}
+
+impl Asked {
+    pub(super) fn of(facts: Snapshot, cause: Cause) -> Self {
+        Self { still: still(&facts), facts, cause }
+    }
+}
+
+/// What must be so when the step is written.
+pub(super) fn still(facts: &Snapshot) -> Still {
+    Still {
+        last_heartbeat_at: facts.workspace.last_heartbeat_at,
+        instance_id: facts.workspace.instance_id.clone(),
+        until: facts.now + FRESH_MS,
+        down: None,
+    }
+}
+
+impl Sweeper {
+    /// Takes what is due, unless this host has reason to suspect itself.
+    pub(super) async fn take(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        again_ms: u64,
+        tally: &mut Tally,
+    ) -> Result<Batch, StoreError> {
+        if let Err(distrust) = self.trust.vouch(None) {
+            tally.skip(distrust.0);
+            return Ok(Batch::default());
+        }
+        let begun = Instant::now();
+        while self.store.rearm(sweep, after_ms, REARMED_AT_ONCE).await? >= u64::from(REARMED_AT_ONCE)
+            && begun.elapsed() < REARMING
+        {}
+        let taken = self.store.take_due(sweep, after_ms, again_ms, self.rows).await?;
+        let rows = taken.due.len() + taken.unreadable.len();
+        tally.looked += u64::try_from(rows).unwrap_or(u64::MAX);
+        for error in taken.unreadable {
+            tracing::error!(error = &error as &dyn std::error::Error, "a row is left as it is");
+            tally.skip("unreadable");
+        }
+        let full = rows >= usize::try_from(self.rows).unwrap_or(usize::MAX);
+        let newest = taken.due.iter().map(|due| due.facts.now).max();
+        if let (Some(now), Err(distrust)) = (newest, self.trust.vouch(newest)) {
+            tracing::warn!(reason = distrust.0, now, "this sweep is left out");
+            tally.skip_many(distrust.0, taken.due.len());
+            return Ok(Batch::default());
+        }
+        Ok(Batch { due: taken.due, full })
+    }
+
+    /// Judges all of them, and writes what policies and brake let go down.
+    pub(super) async fn flip(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        asked: Vec<Asked>,
+        full: bool,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let (mut down, mut judged) = (Vec::new(), ByProvider::new());
+        for Asked { facts, cause, mut still } in asked {
+            let provider = facts.workspace.provider.clone();
+            still.down = Some(Down { provider: provider.clone(), limits: self.limits });
+            match self.advance.look(facts, &cause, &still).await? {
+                Look::Claimed => tally.skip("claimed"),
+                Look::NoEdge => tally.skip("no-edge"),
+                Look::Found(found) => {
+                    *judged.entry(provider).or_default() += 1;
+                    match found.moves() {
+                        Some(_) => down.push(*found),
+                        None => self.settled(self.advance.settle(*found).await?, tally),
+                    }
+                }
+            }
+        }
+        tally.more = full;
+        if down.is_empty() {
+            return Ok(());
+        }
+        let mut wanted = wanted(&down);
+        if full {
+            self.foresee(sweep, after_ms, &judged, &mut wanted).await?;
+        }
+        let held = self.store.ask_brake(&wanted, &self.limits).await?;
+        let is_held = |found: &Found| {
+            held.contains(FLEET) || found.provider().is_some_and(|p| held.contains(&provider_scope(p)))
+        };
+        let (braked, free): (Vec<_>, Vec<_>) = down.into_iter().partition(is_held);
+        if !braked.is_empty() {
+            tally.skip_many("braked", braked.len());
+            // What is held waits for its turn, and not for this host to go through all of it.
+            tally.more = false;
+        }
+        self.write(free, tally).await
+    }
+
+    async fn write(&self, down: Vec<Found>, tally: &mut Tally) -> Result<(), StoreError> {
+        let mut refused = ByProvider::new();
+        let settle = down.into_iter().map(|found| async {
+            let provider = found.provider().map(str::to_owned);
+            (provider, self.advance.settle(found).await)
+        });
+        let mut settled = futures::stream::iter(settle).buffer_unordered(WRITES_AT_ONCE);
+        while let Some((provider, settled)) = settled.next().await {
+            let settled = settled?;
+            if settled == Settled::Braked {
+                *refused.entry(provider).or_default() += 1;
+            }
+            self.settled(settled, tally);
+        }
+        if !refused.is_empty() {
+            // The others of this fleet were faster: together it is too much.
+            self.store.ask_brake(&refused, &self.limits).await?;
+            tally.more = false;
+        }
+        Ok(())
+    }
+
+    fn settled(&self, settled: Settled, tally: &mut Tally) {
+        match settled {
+            Settled::Moved { .. } => tally.flipped += 1,
+            Settled::Held => tally.skip("held"),
+            Settled::Outran => tally.skip("outran"),
+            Settled::Braked => tally.skip("braked"),
+        }
+    }
+
+    /// Adds what waits behind this batch, as far as it is like the batch.
+    async fn foresee(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        judged: &ByProvider,
+        wanted: &mut ByProvider,
+    ) -> Result<(), StoreError> {
+        let brakes = self.store.brakes(&self.limits).await?;
+        let live = brakes.iter().find(|brake| brake.scope == FLEET).map_or(0, |brake| brake.live);
+        let enough = self.limits.bound(live).saturating_mul(2).saturating_add(1);
+        let (all_judged, all_wanted) = (judged.values().sum::<u64>(), wanted.values().sum::<u64>());
+        for (provider, waiting) in self.store.waiting(sweep, after_ms, enough).await? {
+            // Of a provider that the batch had none of, the whole batch has to do.
+            let (would, of) = match judged.get(&provider) {
+                Some(judged) => (wanted.get(&provider).copied().unwrap_or(0), *judged),
+                None => (all_wanted, all_judged),
+            };
+            if would > 0 {
+                *wanted.entry(provider).or_default() += (waiting * would).div_ceil(of);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of these would go down, by provider.
+fn wanted(down: &[Found]) -> ByProvider {
+    let mut wanted = ByProvider::new();
+    for found in down {
+        *wanted.entry(found.provider().map(str::to_owned)).or_default() += 1;
+    }
+    wanted
+}

@@ -1,0 +1,156 @@
+//! Which hosts are alive, and since when silence means something.
+//!
+//! Every host writes a pulse. Where one finds that nobody could have been heard
+//! for a while (it slept, the database was away, its clock jumped, another host
+//! that agents may be talking to is gone), it says so here, in the database's
+//! time, and every host reckons silence from then on.
+
+use super::error::StoreError;
+use super::events;
+use super::pool::{Store, Tx};
+use super::rows::{At, count, text};
+use crate::facts::{Reason, Timestamp};
+
+/// Distrust that goes on is one event.
+const EPISODE_MS: i64 = 10_000;
+
+const BEFORE: &str = "
+    SELECT clock.now, fleet.trusted_from, (SELECT MAX(seen_at) FROM hosts) AS newest,
+        (SELECT name FROM hosts WHERE name <> $1 AND seen_at < clock.now - $2 AND seen_at >= clock.now - $3
+            ORDER BY seen_at DESC LIMIT 1) AS lost
+    FROM clock, fleet";
+
+/// One that came back under its name, and those that nobody waits for any more.
+const FORGET: &str = "
+    DELETE FROM hosts WHERE id <> $1 AND (name = $2 OR seen_at < (SELECT now FROM clock) - $3)";
+
+const SEEN: &str = "
+    INSERT INTO hosts (id, name, started_at, seen_at) SELECT $1, $2, clock.now, clock.now FROM clock WHERE TRUE
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+
+const DISTRUST: &str = "UPDATE fleet SET trusted_from = $1, distrust = $2 WHERE trusted_from < $1";
+
+const HOSTS: &str = "SELECT name, started_at, seen_at FROM hosts ORDER BY name, id";
+
+const TRUSTED_FROM: &str = "SELECT trusted_from, distrust FROM fleet";
+
+/// Who pulses.
+#[derive(Clone, Debug)]
+pub struct HostName {
+    /// Of this run.
+    pub id: String,
+    /// The same after a restart.
+    pub name: String,
+}
+
+/// When a host is missed.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Without a pulse for this long, the fleet had nobody to listen.
+    pub stall_ms: u64,
+    /// Without a pulse for this long, a host is lost.
+    pub lost_ms: u64,
+    /// And after this long it is given up.
+    pub forget_ms: u64,
+}
+
+/// What a pulse found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pulse {
+    /// The database's time.
+    pub now: Timestamp,
+    /// Silence before it proves nothing.
+    pub trusted_from: Timestamp,
+    /// Why this pulse moved it.
+    pub distrust: Option<Reason>,
+}
+
+/// A host, as its last pulse left it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenHost {
+    pub name: String,
+    pub started_at: Timestamp,
+    pub seen_at: Timestamp,
+}
+
+impl Store {
+    /// Says that this host is alive. With a `reason` of its own to distrust what
+    /// was not heard, or one that it finds here, everybody reckons from now.
+    pub async fn pulse(
+        &self,
+        host: &HostName,
+        reason: Option<Reason>,
+        patience: &Patience,
+    ) -> Result<Pulse, StoreError> {
+        let mut tx = self.begin().await?;
+        let (lost, forget) = (count(patience.lost_ms), count(patience.forget_ms));
+        let before = fetch_optional!(tx.on(), Before, BEFORE, text(&host.name), lost, forget)?;
+        let before = before.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
+        let distrust = reason.or_else(|| before.reason(patience));
+        execute!(tx.on(), FORGET, text(&host.id), text(&host.name), forget)?;
+        execute!(tx.on(), SEEN, text(&host.id), text(&host.name))?;
+        if let Some(reason) = &distrust {
+            distrust_until_now(&mut tx, &before, reason).await?;
+        }
+        tx.commit().await?;
+        let at = At { table: "fleet", id: "1" };
+        let now = at.number("now", before.now)?;
+        let trusted_from = if distrust.is_some() { before.now } else { before.trusted_from };
+        Ok(Pulse { now, trusted_from: at.number("trusted_from", trusted_from)?, distrust })
+    }
+
+    /// This host stops, and is not missed.
+    pub async fn leave(&self, host: &HostName) -> Result<(), StoreError> {
+        execute!(self.write(), "DELETE FROM hosts WHERE id = $1", text(&host.id)).map(drop)
+    }
+
+    /// The hosts that pulsed lately.
+    pub async fn hosts(&self) -> Result<Vec<SeenHost>, StoreError> {
+        let rows = fetch_all!(self.read(), (String, i64, i64), HOSTS)?;
+        let read = |(name, started, seen): (String, i64, i64)| {
+            let at = At { table: "hosts", id: &name };
+            let (started_at, seen_at) = (at.number("started_at", started)?, at.number("seen_at", seen)?);
+            Ok(SeenHost { name, started_at, seen_at })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Since when silence means something, and the code of what was the matter before.
+    pub async fn trusted_from(&self) -> Result<(Timestamp, Option<String>), StoreError> {
+        let row = fetch_optional!(self.read(), (i64, Option<String>), TRUSTED_FROM)?;
+        let (from, why) = row.unwrap_or((0, None));
+        Ok((At { table: "fleet", id: "1" }.number("trusted_from", from)?, why))
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Before {
+    now: i64,
+    trusted_from: i64,
+    newest: Option<i64>,
+    lost: Option<String>,
+}
+
+impl Before {
+    fn reason(&self, patience: &Patience) -> Option<Reason> {
+        let silent = self.newest.map(|newest| self.now - newest);
+        if let Some(lost) = &self.lost {
+            let detail = format!("host {lost} does not pulse; agents may be talking to it");
+            return Some(Reason::new("host-lost", detail));
+        }
+        match silent {
+            Some(ms) if ms <= count(patience.stall_ms) => None,
+            Some(ms) => Some(Reason::new("nobody-listened", format!("no host pulsed for {ms} ms"))),
+            None => Some(Reason::new("nobody-listened", "no host ran before this one")),
+        }
+    }
+}
+
+async fn distrust_until_now(tx: &mut Tx, before: &Before, reason: &Reason) -> Result<(), StoreError> {
+    let changed = execute!(tx.on(), DISTRUST, before.now, text(&reason.code))?;
+    let news = before.trusted_from > 0 && before.now - before.trusted_from > EPISODE_MS;
+    if changed == 1 && news {
+        events::record_fleet(tx, events::DISTRUSTED, "distrust", reason).await?;
+    }
+    Ok(())
+}

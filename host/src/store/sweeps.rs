@@ -1,0 +1,274 @@
+//! What the loops look at next, by index, however many rows there are.
+//!
+//! Each loop has a column of its own that says when it looks at a row again, and
+//! an index of it over the rows it watches. A heartbeat touches none of them (on
+//! Postgres that would cost every heartbeat its place on the page): where a row
+//! was heard of meanwhile, the loop itself moves it to the time at which it could
+//! be due at the earliest. So a live row is touched once per window, and rows that
+//! are due come first. Taking a row moves it, too: no two hosts look at it at once.
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::error::StoreError;
+use super::pool::{Backend, On, Store};
+use super::rows::{FactsRow, count, text};
+use super::types::Snapshot;
+use crate::facts::Timestamp;
+
+/// Which loop asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sweep {
+    /// Live rows that were not heard of.
+    Silence,
+    /// Live rows whose box a provider can be asked about.
+    Instances,
+    /// Rows that have been provisioning.
+    Provisioning,
+    /// Live rows without a task, that have a limit for it.
+    Idle,
+}
+
+/// A row that is due, as it was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    pub facts: Snapshot,
+    /// Since when it has been so, in the database's time; never later than `facts.now`.
+    pub since: Timestamp,
+}
+
+/// What one taking came to.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub due: Vec<Due>,
+    /// Rows that hold what this host can't read.
+    pub unreadable: Vec<StoreError>,
+}
+
+/// How many rows of each provider (None: of no provider).
+pub type ByProvider = std::collections::BTreeMap<Option<String>, u64>;
+
+/// How often a statement is tried that Postgres gave up for another transaction.
+const TRIES: u32 = 5;
+
+impl Sweep {
+    pub const ALL: [Sweep; 4] = [Sweep::Silence, Sweep::Instances, Sweep::Provisioning, Sweep::Idle];
+
+    const fn column(self) -> &'static str {
+        match self {
+            Sweep::Silence => "silence_at",
+            Sweep::Instances => "probe_at",
+            Sweep::Provisioning => "provisioning_at",
+            Sweep::Idle => "idle_at",
+        }
+    }
+
+    const fn index(self) -> &'static str {
+        match self {
+            Sweep::Silence => "workspaces_silence",
+            Sweep::Instances => "workspaces_probe",
+            Sweep::Provisioning => "workspaces_provisioning",
+            Sweep::Idle => "workspaces_idle",
+        }
+    }
+
+    /// SQLite is told, since it prefers the index of the statuses while it knows
+    /// nothing of either; then it refuses the statement if it can't use this one.
+    fn table(self, backend: Backend) -> String {
+        match backend {
+            Backend::Sqlite => format!("workspaces INDEXED BY {}", self.index()),
+            Backend::Postgres => "workspaces".to_owned(),
+        }
+    }
+
+    /// In the words of the index, or it would not be used.
+    const fn watched(self) -> &'static str {
+        match self {
+            Sweep::Silence => "status IN ('online', 'degraded') AND claim_id IS NULL",
+            Sweep::Instances => {
+                "status IN ('online', 'degraded') AND claim_id IS NULL
+                AND provider IS NOT NULL AND instance_id IS NOT NULL AND runtime <> 'external'"
+            }
+            Sweep::Provisioning => "status = 'provisioning' AND claim_id IS NULL",
+            Sweep::Idle => {
+                "status IN ('online', 'degraded') AND claim_id IS NULL AND hibernation_idle_minutes IS NOT NULL"
+            }
+        }
+    }
+
+    /// Since when the row has been so. What was not heard while nobody listened proves nothing.
+    const fn since(self) -> &'static str {
+        match self {
+            Sweep::Silence => {
+                "GREATEST(COALESCE(last_heartbeat_at, 0), status_since, (SELECT trusted_from FROM fleet))"
+            }
+            Sweep::Instances => "CAST(0 AS BIGINT)",
+            Sweep::Provisioning => "GREATEST(status_since, (SELECT trusted_from FROM fleet))",
+            Sweep::Idle => "GREATEST(COALESCE(busy_at, created_at), (SELECT trusted_from FROM fleet))",
+        }
+    }
+
+    /// From when on it is asked about: `$1` milliseconds after `since`, and its own limit.
+    fn from(self) -> String {
+        match self {
+            Sweep::Idle => format!("{} + hibernation_idle_minutes * 60000 + $1", self.since()),
+            _ => format!("{} + $1", self.since()),
+        }
+    }
+
+    /// Rows whose turn it is; `heard`: those that are not due all the same.
+    fn turn(self, backend: Backend, heard: bool, limit: &str, lock: &str) -> String {
+        format!(
+            "SELECT id FROM {table} WHERE {watched} AND {column} <= (SELECT now FROM clock)
+            AND {from} {than} (SELECT now FROM clock) ORDER BY {column} LIMIT {limit}{lock}",
+            table = self.table(backend),
+            watched = self.watched(),
+            column = self.column(),
+            from = self.from(),
+            than = if heard { ">" } else { "<=" },
+        )
+    }
+
+    fn rearm(self, backend: Backend) -> String {
+        self.update(backend, true, &self.from(), "$2", "")
+    }
+
+    fn take(self, backend: Backend) -> String {
+        let returning =
+            format!(" RETURNING {}, (SELECT now FROM clock) AS now, {} AS since", facts!(), self.since());
+        self.update(backend, false, "(SELECT now FROM clock) + $2", "$3", &returning)
+    }
+
+    fn update(self, backend: Backend, heard: bool, to: &str, limit: &str, returning: &str) -> String {
+        let column = self.column();
+        let sql = match backend {
+            Backend::Sqlite => format!(
+                "UPDATE workspaces SET {column} = {to} WHERE id IN ({}){returning}",
+                self.turn(backend, heard, limit, "")
+            ),
+            // Whoever is writing a row just now has news of it; and two hosts share the work.
+            Backend::Postgres => format!(
+                "WITH due AS MATERIALIZED ({}) UPDATE workspaces SET {column} = {to}
+                FROM due WHERE workspaces.id = due.id{returning}",
+                self.turn(backend, heard, limit, " FOR NO KEY UPDATE SKIP LOCKED")
+            ),
+        };
+        dialect(backend, sql)
+    }
+
+    fn waiting(self, backend: Backend) -> String {
+        let sql = format!(
+            "SELECT provider, COUNT(*) FROM (
+                SELECT provider FROM {table} WHERE {watched} AND {column} <= (SELECT now FROM clock)
+                AND {from} <= (SELECT now FROM clock) LIMIT $2
+            ) AS waiting GROUP BY provider",
+            table = self.table(backend),
+            watched = self.watched(),
+            column = self.column(),
+            from = self.from(),
+        );
+        dialect(backend, sql)
+    }
+}
+
+/// SQLite calls the greatest of several values MAX.
+fn dialect(backend: Backend, sql: String) -> String {
+    match backend {
+        Backend::Sqlite => sql.replace("GREATEST(", "MAX("),
+        Backend::Postgres => sql,
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct DueRow {
+    #[sqlx(flatten)]
+    facts: FactsRow,
+    since: i64,
+}
+
+impl Store {
+    /// Moves up to `limit` rows that were heard of meanwhile to where they could
+    /// be due next; how many.
+    pub async fn rearm(&self, sweep: Sweep, after_ms: u64, limit: u32) -> Result<u64, StoreError> {
+        let sql = AssertSqlSafe(sweep.rearm(self.backend()));
+        execute!(self.write(), sql, count(after_ms), i64::from(limit))
+    }
+
+    /// Takes up to `limit` rows that have been so for `after_ms`, the longest
+    /// waiting first; nobody looks at them again before `again_ms`.
+    pub async fn take_due(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        again_ms: u64,
+        limit: u32,
+    ) -> Result<Taken, StoreError> {
+        let mut tries = 1;
+        let rows = loop {
+            let sql = AssertSqlSafe(sweep.take(self.backend()));
+            let taken =
+                fetch_all!(self.write(), DueRow, sql, count(after_ms), count(again_ms), i64::from(limit));
+            match taken {
+                Err(e) if e.lost_to_another() && tries < TRIES => tries += 1,
+                other => break other?,
+            }
+        };
+        let mut taken = Taken::default();
+        for row in rows {
+            let since = u64::try_from(row.since).unwrap_or(0);
+            match Snapshot::try_from(row.facts) {
+                Ok(facts) => taken.due.push(Due { since: since.min(facts.now), facts }),
+                Err(error) => taken.unreadable.push(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// How many rows are due and not taken, by provider; it stops counting at `limit`.
+    pub async fn waiting(&self, sweep: Sweep, after_ms: u64, limit: u64) -> Result<ByProvider, StoreError> {
+        let sql = AssertSqlSafe(sweep.waiting(self.backend()));
+        let rows = fetch_all!(self.read(), (Option<String>, i64), sql, count(after_ms), count(limit))?;
+        Ok(rows.into_iter().map(|(provider, n)| (provider, u64::try_from(n).unwrap_or(0))).collect())
+    }
+
+    /// Gives rows back that were taken and not looked at.
+    pub async fn defer(&self, sweep: Sweep, ids: &[String]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let column = sweep.column();
+        let set = format!("UPDATE workspaces SET {column} = (SELECT now FROM clock) WHERE id");
+        match self.write() {
+            On::Sqlite(db) => {
+                let ids = serde_json::to_string(ids).map_err(|e| sqlx::Error::Encode(e.into()))?;
+                let sql = format!("{set} IN (SELECT value FROM json_each($1))");
+                sqlx::query(AssertSqlSafe(sql)).bind(ids).execute(db).await?;
+            }
+            On::Postgres(db) => {
+                let ids: Vec<_> = ids.iter().map(|id| text(id)).collect();
+                let sql = format!("{set} = ANY($1)");
+                sqlx::query(AssertSqlSafe(sql)).bind(ids).execute(db).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The database's plan for taking what is due, a line each; for tests.
+    pub async fn plan_of_taking(&self, sweep: Sweep) -> Result<Vec<String>, StoreError> {
+        let sql = sweep.take(self.backend());
+        match self.read() {
+            On::Sqlite(db) => {
+                let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+                let rows: Vec<(i64, i64, i64, String)> =
+                    sqlx::query_as(sql).bind(0).bind(0).bind(0).fetch_all(db).await?;
+                Ok(rows.into_iter().map(|row| row.3).collect())
+            }
+            On::Postgres(db) => {
+                // As it is run: prepared, and planned without a look at its values.
+                let sql = format!("PREPARE p AS {sql}; EXPLAIN EXECUTE p (0, 0, 0); DEALLOCATE p");
+                let sql = AssertSqlSafe(sql);
+                let rows = sqlx::raw_sql(sql).fetch_all(db).await?;
+                Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+            }
+        }
+    }
+}
