@@ -103,7 +103,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         name: name(config.listen),
     };
     let loops = Arc::new(Loops::new(&parts, &config.loops, &config.brake));
-    background.spawn(loops.clone().run(stop.clone()));
+    let looping = tokio::spawn(loops.clone().run(stop.clone()));
     background.close();
     let (heartbeats, collector) =
         Heartbeats::start(store.clone(), advance.clone(), metrics.clone(), &config.heartbeats);
@@ -134,6 +134,8 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
 
     // Every request is answered, so every handle to the queue is gone; what it held is stored.
     stop.cancel();
+    // First those who hand out work, then those who do it.
+    looping.await.context("ending the loops")?;
     claims.shut_down().await;
     effects.shut_down().await;
     collector.await.context("storing the last heartbeats")?;

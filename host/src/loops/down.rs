@@ -42,7 +42,8 @@ impl Tick for Down {
                     _ => tally.skip("outran"),
                 }
             }
-            tally.more = full;
+            // So many a minute: what is down has been so for a while, and starts are dear.
+            tally.deferred = u64::from(full);
             Ok(tally)
         })
     }

@@ -18,8 +18,11 @@ use crate::facts::Timestamp;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 
-/// The longest pause after failures.
+/// The longest pause after panics and hangs.
 const MOST_PAUSE: Duration = Duration::from_secs(300);
+
+/// The longest pause of a database that is away: when it is back there is much to do.
+const AWAY_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a tick may take that says nothing else.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -42,7 +45,7 @@ pub trait Tick: Send + Sync + 'static {
         LIMIT
     }
 
-    /// The longest pause after failures.
+    /// The longest pause after panics and hangs.
     fn most_pause(&self) -> Duration {
         MOST_PAUSE
     }
@@ -94,6 +97,9 @@ pub struct Report {
     /// Those of them since the last that did not.
     pub failures_in_a_row: u32,
     pub last_error: Option<String>,
+    /// The last failure was a panic or a hang, and no error.
+    #[serde(skip)]
+    pub is_bug: bool,
     /// Of the last tick that did not fail.
     pub last: Tally,
 }
@@ -103,8 +109,8 @@ impl Report {
     pub fn stuck(&self) -> Option<String> {
         let failing = self.failures_in_a_row >= STUCK_AFTER;
         failing.then(|| {
-            let error = self.last_error.as_deref().unwrap_or("it failed");
-            format!("{}: {} failures in a row; the last: {error}", self.name, self.failures_in_a_row)
+            // Everybody may ask; what went wrong is for operators, in `GET /loops`.
+            format!("{}: {} failures in a row", self.name, self.failures_in_a_row)
         })
     }
 }
@@ -129,6 +135,7 @@ impl Driver {
             panics: 0,
             failures_in_a_row: 0,
             last_error: None,
+            is_bug: false,
             last: Tally::default(),
         };
         Self { what, wake: Arc::default(), report: Mutex::new(report), metrics }
@@ -165,10 +172,13 @@ impl Driver {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let failures = self.state().failures_in_a_row;
+            let (failures, bug) = {
+                let report = self.state();
+                (report.failures_in_a_row, report.is_bug)
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = sleep_until(begun + self.pause(failures)) => {}
+                () = sleep_until(begun + self.pause(failures, bug)) => {}
                 // Whoever fails is not woken into failing faster.
                 () = self.wake.notified(), if failures == 0 => {}
             }
@@ -210,6 +220,7 @@ impl Driver {
             Err((kind, error)) => {
                 report.failures += 1;
                 report.panics += u64::from(kind == "panic");
+                report.is_bug = kind != "error";
                 report.failures_in_a_row = report.failures_in_a_row.saturating_add(1);
                 report.last_error = Some(error.clone());
                 drop(report);
@@ -231,10 +242,11 @@ impl Driver {
     }
 
     /// Twice as long after every failure in a row.
-    fn pause(&self, failures: u32) -> Duration {
+    fn pause(&self, failures: u32, bug: bool) -> Duration {
         let every = self.what.every();
         let doubled = every.saturating_mul(1 << failures.min(10));
-        doubled.min(self.what.most_pause().max(every))
+        let most = if bug { self.what.most_pause() } else { AWAY_PAUSE };
+        doubled.min(most.max(every))
     }
 
     fn state(&self) -> MutexGuard<'_, Report> {

@@ -62,6 +62,7 @@ pub(super) fn still(facts: &Snapshot) -> Still {
     Still {
         last_heartbeat_at: facts.workspace.last_heartbeat_at,
         instance_id: facts.workspace.instance_id.clone(),
+        taken_at: facts.now,
         until: facts.now + FRESH_MS,
         down: None,
     }

@@ -19,15 +19,18 @@ use crate::machine::{Move, Status};
 const MOVE: &str = "
     UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock),
         busy_at = CASE WHEN $4 IN ('online', 'degraded') AND status NOT IN ('online', 'degraded')
-            THEN (SELECT now FROM clock) ELSE busy_at END
+            THEN (SELECT now FROM clock) ELSE busy_at END,
+        down_at = CASE WHEN $4 IN ('offline', 'failed') THEN 0 ELSE down_at END
     WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL";
 
-/// [`MOVE`] by a sweep: `$5` and `$6` are -1 and '' where there is none.
+/// [`MOVE`] by a sweep: `$5` and `$6` are -1 and '' where there is none. Taken at
+/// `$8`: what was distrusted since is no evidence.
 const MOVE_IF_STILL: &str = "
-    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock)
+    UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock),
+        down_at = 0
     WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL
     AND COALESCE(last_heartbeat_at, -1) = $5 AND COALESCE(instance_id, '') = $6
-    AND (SELECT now FROM clock) <= $7";
+    AND (SELECT now FROM clock) <= $7 AND (SELECT trusted_from FROM fleet) <= $8";
 
 /// A removal wins over an open claim.
 const REMOVE: &str = "
@@ -179,6 +182,7 @@ async fn moved(tx: &mut Tx, step: &Step, to: &Move) -> Result<bool, StoreError> 
             still.last_heartbeat_at.map_or(-1, count),
             still.instance_id.as_deref().map_or(Cow::Borrowed(""), text),
             count(still.until),
+            count(still.taken_at),
         )?;
         return Ok(changed == 1);
     }

@@ -217,7 +217,9 @@ impl Step {
 pub struct Still {
     pub last_heartbeat_at: Option<Timestamp>,
     pub instance_id: Option<String>,
-    /// In the database's time; later, nothing is written.
+    /// When the row was taken, in the database's time; distrusted since, nothing is written.
+    pub taken_at: Timestamp,
+    /// Later than this, nothing is written either.
     pub until: Timestamp,
     /// Set where the row goes down, and the brake counts it.
     pub down: Option<Down>,

@@ -5,11 +5,14 @@
 //! |---|---|---|---|---|
 //! | silence | offline | restart | `went-silent` | `after-silence` is off |
 //! | probed | offline | restart | `box-not-running` | `after-probed` is off |
-//! | provisioning-for | failed | restart | `never-came-up` | `after-provisioning-for` is off |
-//! | silence, of a row that is offline or failed | (nowhere) | restart | `still-down` | `while-down` is off, or it was heard of within `down-for` |
+//! | provisioning-for | failed | restart | `never-came-up` | `after-provisioning-for` is off, as it is by default |
+//! | silence, of a row that is down | (nowhere) | restart | `still-down` | `while-down` is off, or it is not time |
 //!
-//! The last is how a restart that had to wait for its cooldown, or that did not
-//! help, is asked for again.
+//! A box that takes longer to boot than is usual comes online when it speaks; who
+//! restarts it at once never lets it. So a row that `provisioning-for` failed is
+//! left alone for `failed-for`, and one that is offline for `down-for`. That is also
+//! how a restart that had to wait for its cooldown, or that did not help, is asked
+//! for again; until nothing was heard of the agent for `give-up-after`.
 //!
 //! Everything else: nothing. The box of runtime `external` is not the
 //! platform's to start; and a workspace that an agent's own report failed has a
@@ -27,11 +30,15 @@ sprag_policy::settings! {
         /// Whether a workspace whose box is not running is restarted.
         pub after_probed: bool = true,
         /// Whether a workspace that never came up is restarted.
-        pub after_provisioning_for: bool = true,
+        pub after_provisioning_for: bool = false,
         /// Whether a workspace that stays down is restarted again.
         pub while_down: bool = true,
-        /// How long it has to be silent for that.
+        /// How long it has to be silent for that, if it is offline.
         pub down_for: Duration = Duration::from_secs(60),
+        /// How long it has to be silent for that, if it is failed.
+        pub failed_for: Duration = Duration::from_secs(1_800),
+        /// When to stop: how long ago its last heartbeat is.
+        pub give_up_after: Duration = Duration::from_secs(86_400),
     }
 }
 
@@ -42,7 +49,11 @@ impl Policy for RestartRecovery {
     const NAME: &'static str = "restart-recovery";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SUMMARY: &'static str = "A workspace whose box is lost, or never came up, is started again.";
-    const THRESHOLDS: &'static [Threshold] = &[Threshold { fact: "silence", setting: "down-for" }];
+    const THRESHOLDS: &'static [Threshold] = &[
+        Threshold { fact: "silence", setting: "down-for" },
+        Threshold { fact: "silence", setting: "failed-for" },
+        Threshold { fact: "workspace.last-heartbeat-at", setting: "give-up-after" },
+    ];
     type Settings = Settings;
 }
 
@@ -63,9 +74,8 @@ impl Recovery for RestartRecovery {
             (Cause::ProvisioningFor(_), Some(Status::Failed)) => {
                 (settings.after_provisioning_for, "never-came-up")
             }
-            (Cause::Silence(silent), None) if is_down(request.workspace.status) => {
-                let long = Duration::from_millis(*silent) >= settings.down_for;
-                (settings.while_down && long, "still-down")
+            (Cause::Silence(silent), None) => {
+                (settings.while_down && is_time(request, Duration::from_millis(*silent)), "still-down")
             }
             _ => return Vec::new(),
         };
@@ -77,8 +87,16 @@ impl Recovery for RestartRecovery {
     }
 }
 
-fn is_down(status: Status) -> bool {
-    matches!(status, Status::Offline | Status::Failed)
+/// Whether a row that is down has been so long enough, and not too long.
+fn is_time(request: &RecoveryRequest<Settings>, silent: Duration) -> bool {
+    let (row, settings) = (&request.workspace, &request.settings);
+    let long = match row.status {
+        Status::Offline => silent >= settings.down_for,
+        Status::Failed => silent >= settings.failed_for,
+        _ => false,
+    };
+    let heard = row.last_heartbeat_at.unwrap_or(row.status_since);
+    long && Duration::from_millis(request.now.saturating_sub(heard)) < settings.give_up_after
 }
 
 sprag_policy::export!(RestartRecovery: recovery);

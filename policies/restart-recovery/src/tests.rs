@@ -33,6 +33,7 @@ fn a_lost_box_is_restarted_unless_that_is_switched_off() {
     for (from, cause, to, expected, own) in losses() {
         for kind in ["workspace", "platform"] {
             let ask = Ask::at(from).kind(kind).because(cause.clone());
+            let ask = ask.setting(own, true);
             assert_eq!(code(&ask.clone().moved(to, "gone")).as_deref(), Some(expected), "{cause:?}");
             for switch in SWITCHES {
                 let off = ask.clone().setting(switch, false).moved(to, "gone");
@@ -58,13 +59,21 @@ fn nobody_restarts_what_is_not_ours_was_held_or_went_elsewhere() {
 
 #[test]
 fn what_stays_down_is_restarted_again_unless_that_is_switched_off() {
-    for status in [Offline, Failed] {
+    for (status, after) in [(Offline, 60_000), (Failed, 1_800_000)] {
         let down = |ms| Ask::at(status).because(Cause::Silence(ms));
-        assert_eq!(code(&down(60_000).held([])).as_deref(), Some("still-down"), "{status:?}");
-        assert_eq!(code(&down(59_999).held([])), None, "{status:?}: it was heard of");
-        assert_eq!(code(&down(60_000).setting("while-down", false).held([])), None, "{status:?}");
-        assert_eq!(code(&down(60_000).runtime("external").held([])), None, "{status:?}");
+        assert_eq!(code(&down(after).held([])).as_deref(), Some("still-down"), "{status:?}");
+        assert_eq!(code(&down(after - 1).held([])), None, "{status:?}: it was heard of");
+        assert_eq!(code(&down(after).setting("while-down", false).held([])), None, "{status:?}");
+        assert_eq!(code(&down(after).runtime("external").held([])), None, "{status:?}");
+        let given_up = down(after).setting("give-up-after", Setting::Duration(0));
+        assert_eq!(code(&given_up.held([])), None, "{status:?}: not heard of for too long");
     }
+}
+
+#[test]
+fn a_box_that_boots_slowly_is_given_the_time() {
+    let slow = Ask::at(Provisioning).because(Cause::ProvisioningFor(600_000));
+    assert_eq!(code(&slow.moved(Failed, "provisioning-timed-out")), None);
 }
 
 #[test]
@@ -80,7 +89,7 @@ fn what_the_agent_says_and_what_people_do_is_no_loss() {
 }
 
 #[test]
-fn it_is_asked_about_losses_only_and_every_switch_is_on() {
+fn it_is_asked_about_losses_only() {
     let manifest = sprag_policy::recovery_manifest::<RestartRecovery>();
     let asked = |cause, status| {
         manifest.interests.iter().any(|i| i.causes.contains(&cause) && i.statuses.contains(&status))
@@ -93,8 +102,14 @@ fn it_is_asked_about_losses_only_and_every_switch_is_on() {
     assert!(asked(CauseKind::ProvisioningFor, Provisioning) && !asked(CauseKind::ProvisioningFor, Online));
     assert!(!asked(CauseKind::Heartbeat, Online) && !asked(CauseKind::Registered, Provisioning));
     let declared: Vec<_> = Settings::specs().into_iter().map(|spec| (spec.name, spec.default)).collect();
-    let mut expected = SWITCHES.map(|name| (name.to_owned(), Setting::Flag(true))).to_vec();
-    expected.push(("while-down".to_owned(), Setting::Flag(true)));
-    expected.push(("down-for".to_owned(), Setting::Duration(60_000)));
-    assert_eq!(declared, expected);
+    let expected = [
+        ("after-silence", Setting::Flag(true)),
+        ("after-probed", Setting::Flag(true)),
+        ("after-provisioning-for", Setting::Flag(false)),
+        ("while-down", Setting::Flag(true)),
+        ("down-for", Setting::Duration(60_000)),
+        ("failed-for", Setting::Duration(1_800_000)),
+        ("give-up-after", Setting::Duration(86_400_000)),
+    ];
+    assert_eq!(declared, expected.map(|(name, default)| (name.to_owned(), default)));
 }

@@ -73,7 +73,7 @@ const END_ROW: &str = "
 
 const END_ROW_MOVED: &str = "
     UPDATE workspaces SET claim_id = NULL, provider = $4, instance_id = $5, status = $6,
-        version = version + 1, status_since = (SELECT now FROM clock)
+        version = version + 1, status_since = (SELECT now FROM clock), down_at = 0
     WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3 AND status = $7
     RETURNING version";
 
