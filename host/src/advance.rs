@@ -103,6 +103,8 @@ struct With<'a> {
     token: Option<&'a TokenHash>,
     /// Of a sweep: what must still be so.
     still: Option<&'a Still>,
+    /// The only version that it is meant for.
+    at: Option<i64>,
 }
 
 /// A row judged and not yet written.
@@ -192,7 +194,8 @@ impl Advance {
         }
     }
 
-    /// Judges a command and, where it is allowed, opens its claim with the transition.
+    /// Judges a command and, where it is allowed, opens its claim with the
+    /// transition. With `at`, a row at another version has outrun it.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
@@ -201,18 +204,11 @@ impl Advance {
         id: &str,
         command: &Command,
         claim: &NewClaim,
+        at: Option<i64>,
     ) -> Result<Advanced, StoreError> {
-        match self.store.snapshot(id).await? {
-            Some(facts) => {
-                self.step(
-                    facts,
-                    &Cause::Commanded(command.clone()),
-                    With { claim: Some(claim), ..With::default() },
-                )
-                .await
-            }
-            None => Ok(Advanced::Unknown),
-        }
+        let Some(facts) = self.store.snapshot(id).await? else { return Ok(Advanced::Unknown) };
+        let with = With { claim: Some(claim), at, ..With::default() };
+        self.step(facts, &Cause::Commanded(command.clone()), with).await
     }
 
     /// Ends a claim as its holder says. The host's own: no policy is asked.
@@ -234,6 +230,9 @@ impl Advance {
         for attempt in 1..=ATTEMPTS {
             let status = facts.workspace.status;
             let id = facts.workspace.id.clone();
+            if with.at.is_some_and(|at| at != facts.version) {
+                return Ok(Advanced::Outran);
+            }
             if let Some(claim_id) = facts.claim_id.take() {
                 return Box::pin(self.stand_back(&facts, claim_id, with)).await;
             }

@@ -6,6 +6,7 @@ ALTER TABLE workspaces ADD COLUMN silence_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE workspaces ADD COLUMN probe_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE workspaces ADD COLUMN provisioning_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE workspaces ADD COLUMN idle_at BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE workspaces ADD COLUMN down_at BIGINT NOT NULL DEFAULT 0;
 
 -- When it last had a task, or came to life.
 ALTER TABLE workspaces ADD COLUMN busy_at BIGINT;
@@ -20,6 +21,9 @@ CREATE INDEX workspaces_provisioning ON workspaces (provisioning_at)
 -- Without a look at the tasks: a column that a heartbeat changes may be in no index.
 CREATE INDEX workspaces_idle ON workspaces (idle_at)
     WHERE status IN ('online', 'degraded') AND claim_id IS NULL AND hibernation_idle_minutes IS NOT NULL;
+CREATE INDEX workspaces_down ON workspaces (down_at)
+    WHERE status IN ('offline', 'failed') AND claim_id IS NULL
+    AND provider IS NOT NULL AND runtime <> 'external';
 CREATE INDEX workspaces_live ON workspaces (provider) WHERE status IN ('online', 'degraded');
 
 -- One row: since when silence means something, and when the live rows were last counted.

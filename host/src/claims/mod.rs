@@ -198,7 +198,8 @@ impl Claims {
         asked.await.map_err(|_| CommandError::Stopping)?
     }
 
-    /// [`Claims::command`] by a claim of this id: where there is one already, it was asked before.
+    /// [`Claims::command`] by a claim of this id: where there is one already, it
+    /// was asked before. With `at`, of the row at that version and no other.
     ///
     /// # Errors
     /// Those of [`Claims::command`].
@@ -207,12 +208,14 @@ impl Claims {
         claim_id: &str,
         id: &str,
         command: Command,
+        at: Option<i64>,
     ) -> Result<Commanded, CommandError> {
         if let Some(claim) = self.0.store.claim(claim_id).await? {
             return Ok(Commanded::Claimed(Box::new(claim)));
         }
         let (host, id, claim_id) = (self.0.clone(), id.to_owned(), claim_id.to_owned());
-        let asked = self.0.running.spawn(async move { host.command_as(claim_id, &id, &command, None).await });
+        let asked =
+            self.0.running.spawn(async move { host.command_as(claim_id, &id, &command, None, at).await });
         asked.await.map_err(|_| CommandError::Stopping)?
     }
 
@@ -350,7 +353,7 @@ impl Host {
         command: &Command,
         parent: Option<&Hold>,
     ) -> Result<Commanded, CommandError> {
-        self.command_as(Uuid::now_v7().to_string(), id, command, parent).await
+        self.command_as(Uuid::now_v7().to_string(), id, command, parent, None).await
     }
 
     async fn command_as(
@@ -359,11 +362,12 @@ impl Host {
         id: &str,
         command: &Command,
         parent: Option<&Hold>,
+        at: Option<i64>,
     ) -> Result<Commanded, CommandError> {
         let kind = command.command.cause().as_str();
         let target = command.target_provider.clone();
         let claim = NewClaim { id: claim_id, ..self.new_claim(kind, &command.actor, parent, target) };
-        let advanced = self.advance.command(id, command, &claim).await;
+        let advanced = self.advance.command(id, command, &claim, at).await;
         self.settled(&claim.id, id, advanced).await
     }
 

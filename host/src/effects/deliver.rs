@@ -107,11 +107,13 @@ impl Worker {
         Ok(if row.as_ref().is_some_and(same) { Delivered::Hopeless(error) } else { Delivered::Failed(error) })
     }
 
-    /// By a claim whose id is the effect's: a second delivery finds it there.
+    /// By a claim whose id is the effect's: a second delivery finds it there. It
+    /// was owed for the row as it was: one that has come back meanwhile needs none.
     async fn restart(&self, effect: &Effect) -> Result<Delivered, StoreError> {
         let command =
             Command { command: CommandKind::Restart, actor: "recovery".to_owned(), ..Command::remove() };
-        let asked = self.claims.command_once(&effect.id, &effect.workspace_id, command).await;
+        let at = effect.body["version"].as_i64();
+        let asked = self.claims.command_once(&effect.id, &effect.workspace_id, command, at).await;
         Ok(match asked {
             Ok(Commanded::Claimed(_) | Commanded::Unknown) => Delivered::Done,
             Ok(Commanded::NoEdge(none)) => Delivered::Noted(none.to_string()),
@@ -121,7 +123,12 @@ impl Worker {
             Ok(Commanded::Busy { claim_id, .. }) => {
                 Delivered::Noted(format!("claim {claim_id} is under way and starts it anew"))
             }
-            Ok(Commanded::Outran) => Delivered::Failed("it changed each time it was judged".to_owned()),
+            Ok(Commanded::Outran) => match self.store.snapshot(&effect.workspace_id).await? {
+                Some(row) if at.is_some_and(|at| at != row.version) => {
+                    Delivered::Noted(format!("it is {} since; left alone", row.workspace.status))
+                }
+                _ => Delivered::Failed("it changed each time it was judged".to_owned()),
+            },
             Err(CommandError::Store(error)) => return Err(error),
             Err(e) => Delivered::Failed(e.to_string()),
         })

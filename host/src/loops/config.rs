@@ -27,6 +27,9 @@ pub struct LoopsConfig {
     pub provisioning_after_ms: u64,
     /// How often idle rows are looked for, in milliseconds.
     pub idle_ms: u64,
+    /// How often rows that are down are asked about again, in milliseconds; what
+    /// has been down for long, ever more seldom.
+    pub down_ms: u64,
 }
 
 impl Default for LoopsConfig {
@@ -42,6 +45,7 @@ impl Default for LoopsConfig {
             provisioning_ms: 30_000,
             provisioning_after_ms: 60_000,
             idle_ms: 120_000,
+            down_ms: 60_000,
         }
     }
 }
@@ -55,6 +59,7 @@ impl LoopsConfig {
             ("instances_ms", self.instances_ms),
             ("provisioning_ms", self.provisioning_ms),
             ("idle_ms", self.idle_ms),
+            ("down_ms", self.down_ms),
             ("instances_question_ms", self.instances_question_ms),
         ];
         if let Some((key, _)) = ticks.into_iter().find(|(_, value)| *value == 0) {

@@ -14,6 +14,7 @@
 //! | `instances` | 60 s | the provider says that the box is not running |
 //! | `provisioning` | 30 s | provisioning for longer than it may take |
 //! | `idle` | 120 s | no task for the workspace's own limit |
+//! | `down` | 60 s | what is down and stays so: recovery is asked again |
 //! | `claims` | 5 s | leases that lapsed |
 //! | `outbox` | 1 s, and woken | effects that are due |
 //! | `pulse` | 1 s | whether this host can be trusted to have heard its agents |
@@ -24,6 +25,7 @@ mod brake;
 mod census;
 mod claims;
 mod config;
+mod down;
 mod driver;
 mod idle;
 mod instances;
@@ -51,6 +53,7 @@ use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
 use crate::store::{HostName, Store};
 use census::Census;
+use down::Down;
 use idle::Idle;
 use instances::Instances;
 use provisioning::Provisioning;
@@ -74,6 +77,7 @@ pub struct Parts {
 pub struct Loops {
     drivers: Vec<Arc<Driver>>,
     pulse: Arc<Driver>,
+    census: Arc<Driver>,
     store: Store,
     host: HostName,
     brake: BrakeConfig,
@@ -98,10 +102,11 @@ impl Loops {
             config: brake.clone(),
             metrics: parts.metrics.clone(),
         }));
+        let census = driver(Arc::new(Census { store: parts.store.clone(), config: brake.clone() }));
         let outbox = driver(Arc::new(outbox::Outbox(parts.effects.clone())));
         let drivers = vec![
             pulse.clone(),
-            driver(Arc::new(Census { store: parts.store.clone(), config: brake.clone() })),
+            census.clone(),
             driver(Arc::new(Silence { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Instances {
                 sweeper: sweeper.clone(),
@@ -109,20 +114,23 @@ impl Loops {
                 config: config.clone(),
             })),
             driver(Arc::new(Provisioning { sweeper: sweeper.clone(), config: config.clone() })),
+            driver(Arc::new(Down { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Idle { sweeper, claims: parts.claims.clone(), config: config.clone() })),
             driver(Arc::new(claims::TakeOver(parts.claims.clone()))),
             outbox.clone(),
         ];
         parts.effects.wakes(outbox.waker());
         parts.advance.owed_wakes(outbox.waker());
-        Self { drivers, pulse, store: parts.store.clone(), host, brake: brake.clone() }
+        Self { drivers, pulse, census, store: parts.store.clone(), host, brake: brake.clone() }
     }
 
     /// Runs them until `stop`. The first pulse comes before everything else: what
-    /// was not heard before it proves nothing.
+    /// was not heard before it proves nothing; and the first census, without which
+    /// the brake would take any fleet for a small one.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        // One that fails is logged, and the loop tries again.
+        // Those that fail are logged, and tried again by their loops.
         let _ = self.pulse.once().await;
+        let _ = self.census.once().await;
         let running = TaskTracker::new();
         for driver in &self.drivers {
             running.spawn(driver.clone().run(stop.clone()));

@@ -136,7 +136,7 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
             return Ok(Commit::Outran);
         }
     }
-    let lost = owe_all(tx, step).await?;
+    let lost = owe_all(tx, step, version).await?;
     match &step.decision {
         Some(decision) if lost.is_empty() => decisions::record(tx, decision).await?,
         Some(decision) => decisions::record(tx, &without(decision, &lost)).await?,
@@ -146,11 +146,11 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
 }
 
 /// Writes what a step owes; the actions that somebody else has fired meanwhile.
-async fn owe_all(tx: &mut Tx, step: &Step) -> Result<Vec<Action>, StoreError> {
+async fn owe_all(tx: &mut Tx, step: &Step, version: i64) -> Result<Vec<Action>, StoreError> {
     let decision_id = step.decision.as_ref().map(|decision| decision.id.as_str());
     let mut lost = Vec::new();
     for owes in &step.owes {
-        if !outbox::owe_action(tx, &step.workspace_id, owes, decision_id).await? {
+        if !outbox::owe_action(tx, &step.workspace_id, version, owes, decision_id).await? {
             lost.push(owes.action.clone());
         }
     }

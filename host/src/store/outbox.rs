@@ -181,11 +181,13 @@ pub(super) async fn owe_stop(tx: &mut Tx, workspace_id: &str, stop: &OwedStop) -
     owe(tx, workspace_id, STOP, &body).await
 }
 
-/// Stamps an action's cooldown and writes that it is owed, both or neither;
+/// Stamps an action's cooldown and writes that it is owed for the row as it is
+/// at `version`, both or neither;
 /// false: somebody else has fired it since it was ruled on.
 pub(super) async fn owe_action(
     tx: &mut Tx,
     workspace_id: &str,
+    version: i64,
     owes: &Owe,
     decision_id: Option<&str>,
 ) -> Result<bool, StoreError> {
@@ -193,7 +195,12 @@ pub(super) async fn owe_action(
     let key = owes.action.key();
     let stamped = execute!(tx.on(), STAMP, text(workspace_id), text(&key), i64::from(owes.fired), last)? == 1;
     if stamped {
-        let body = json!({ "action": owes.action, "reason": owes.reason, "decision_id": decision_id });
+        let body = json!({
+            "action": owes.action,
+            "reason": owes.reason,
+            "decision_id": decision_id,
+            "version": version,
+        });
         owe(tx, workspace_id, owes.action.name(), &body).await?;
     }
     Ok(stamped)

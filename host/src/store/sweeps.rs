@@ -26,6 +26,8 @@ pub enum Sweep {
     Provisioning,
     /// Live rows without a task, that have a limit for it.
     Idle,
+    /// Rows that are down and have a provider that could bring them up.
+    Down,
 }
 
 /// A row that is due, as it was taken.
@@ -51,7 +53,8 @@ pub type ByProvider = std::collections::BTreeMap<Option<String>, u64>;
 const TRIES: u32 = 5;
 
 impl Sweep {
-    pub const ALL: [Sweep; 4] = [Sweep::Silence, Sweep::Instances, Sweep::Provisioning, Sweep::Idle];
+    pub const ALL: [Sweep; 5] =
+        [Sweep::Silence, Sweep::Instances, Sweep::Provisioning, Sweep::Idle, Sweep::Down];
 
     const fn column(self) -> &'static str {
         match self {
@@ -59,6 +62,7 @@ impl Sweep {
             Sweep::Instances => "probe_at",
             Sweep::Provisioning => "provisioning_at",
             Sweep::Idle => "idle_at",
+            Sweep::Down => "down_at",
         }
     }
 
@@ -68,6 +72,7 @@ impl Sweep {
             Sweep::Instances => "workspaces_probe",
             Sweep::Provisioning => "workspaces_provisioning",
             Sweep::Idle => "workspaces_idle",
+            Sweep::Down => "workspaces_down",
         }
     }
 
@@ -93,13 +98,17 @@ impl Sweep {
             Sweep::Idle => {
                 "status IN ('online', 'degraded') AND claim_id IS NULL AND hibernation_idle_minutes IS NOT NULL"
             }
+            Sweep::Down => {
+                "status IN ('offline', 'failed') AND claim_id IS NULL
+                AND provider IS NOT NULL AND runtime <> 'external'"
+            }
         }
     }
 
     /// Since when the row has been so. What was not heard while nobody listened proves nothing.
     const fn since(self) -> &'static str {
         match self {
-            Sweep::Silence => {
+            Sweep::Silence | Sweep::Down => {
                 "GREATEST(COALESCE(last_heartbeat_at, 0), status_since, (SELECT trusted_from FROM fleet))"
             }
             Sweep::Instances => "CAST(0 AS BIGINT)",
@@ -136,7 +145,19 @@ impl Sweep {
     fn take(self, backend: Backend) -> String {
         let returning =
             format!(" RETURNING {}, (SELECT now FROM clock) AS now, {} AS since", facts!(), self.since());
-        self.update(backend, false, "(SELECT now FROM clock) + $2", "$3", &returning)
+        self.update(backend, false, self.again(), "$3", &returning)
+    }
+
+    /// When it is looked at again: `$2` milliseconds later; what has been down for
+    /// long, ever more seldom, but every hour.
+    const fn again(self) -> &'static str {
+        match self {
+            Sweep::Down => {
+                "(SELECT now FROM clock)
+                + GREATEST($2, LEAST(((SELECT now FROM clock) - status_since) / 4, 3600000))"
+            }
+            _ => "(SELECT now FROM clock) + $2",
+        }
     }
 
     fn update(self, backend: Backend, heard: bool, to: &str, limit: &str, returning: &str) -> String {
@@ -171,10 +192,10 @@ impl Sweep {
     }
 }
 
-/// SQLite calls the greatest of several values MAX.
+/// SQLite calls the greatest of several values MAX, and the least MIN.
 fn dialect(backend: Backend, sql: String) -> String {
     match backend {
-        Backend::Sqlite => sql.replace("GREATEST(", "MAX("),
+        Backend::Sqlite => sql.replace("GREATEST(", "MAX(").replace("LEAST(", "MIN("),
         Backend::Postgres => sql,
     }
 }

@@ -6,10 +6,16 @@
 //! | silence | offline | restart | `went-silent` | `after-silence` is off |
 //! | probed | offline | restart | `box-not-running` | `after-probed` is off |
 //! | provisioning-for | failed | restart | `never-came-up` | `after-provisioning-for` is off |
+//! | silence, of a row that is offline or failed | (nowhere) | restart | `still-down` | `while-down` is off, or it was heard of within `down-for` |
+//!
+//! The last is how a restart that had to wait for its cooldown, or that did not
+//! help, is asked for again.
 //!
 //! Everything else: nothing. The box of runtime `external` is not the
 //! platform's to start; and a workspace that an agent's own report failed has a
 //! box that runs, which a new one would not better.
+
+use std::time::Duration;
 
 use sprag_policy::prelude::*;
 
@@ -22,6 +28,10 @@ sprag_policy::settings! {
         pub after_probed: bool = true,
         /// Whether a workspace that never came up is restarted.
         pub after_provisioning_for: bool = true,
+        /// Whether a workspace that stays down is restarted again.
+        pub while_down: bool = true,
+        /// How long it has to be silent for that.
+        pub down_for: Duration = Duration::from_secs(60),
     }
 }
 
@@ -32,6 +42,7 @@ impl Policy for RestartRecovery {
     const NAME: &'static str = "restart-recovery";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SUMMARY: &'static str = "A workspace whose box is lost, or never came up, is started again.";
+    const THRESHOLDS: &'static [Threshold] = &[Threshold { fact: "silence", setting: "down-for" }];
     type Settings = Settings;
 }
 
@@ -41,6 +52,7 @@ impl Recovery for RestartRecovery {
             .causes(&[CauseKind::Silence, CauseKind::Probed])
             .statuses(&[Status::Online, Status::Degraded]),
         Interest::EVERYWHERE.causes(&[CauseKind::ProvisioningFor]).statuses(&[Status::Provisioning]),
+        Interest::EVERYWHERE.causes(&[CauseKind::Silence]).statuses(&[Status::Offline, Status::Failed]),
     ];
 
     fn plan(request: &RecoveryRequest<Settings>) -> Vec<Trigger> {
@@ -51,6 +63,10 @@ impl Recovery for RestartRecovery {
             (Cause::ProvisioningFor(_), Some(Status::Failed)) => {
                 (settings.after_provisioning_for, "never-came-up")
             }
+            (Cause::Silence(silent), None) if is_down(request.workspace.status) => {
+                let long = Duration::from_millis(*silent) >= settings.down_for;
+                (settings.while_down && long, "still-down")
+            }
             _ => return Vec::new(),
         };
         if wanted && request.workspace.runtime != "external" {
@@ -59,6 +75,10 @@ impl Recovery for RestartRecovery {
             Vec::new()
         }
     }
+}
+
+fn is_down(status: Status) -> bool {
+    matches!(status, Status::Offline | Status::Failed)
 }
 
 sprag_policy::export!(RestartRecovery: recovery);

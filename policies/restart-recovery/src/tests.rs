@@ -57,6 +57,17 @@ fn nobody_restarts_what_is_not_ours_was_held_or_went_elsewhere() {
 }
 
 #[test]
+fn what_stays_down_is_restarted_again_unless_that_is_switched_off() {
+    for status in [Offline, Failed] {
+        let down = |ms| Ask::at(status).because(Cause::Silence(ms));
+        assert_eq!(code(&down(60_000).held([])).as_deref(), Some("still-down"), "{status:?}");
+        assert_eq!(code(&down(59_999).held([])), None, "{status:?}: it was heard of");
+        assert_eq!(code(&down(60_000).setting("while-down", false).held([])), None, "{status:?}");
+        assert_eq!(code(&down(60_000).runtime("external").held([])), None, "{status:?}");
+    }
+}
+
+#[test]
 fn what_the_agent_says_and_what_people_do_is_no_loss() {
     let causes: [Cause; 4] =
         [heartbeat().into(), ready().into(), command(CommandKind::Pause).into(), Cause::IdleFor(3_600_000)];
@@ -77,8 +88,13 @@ fn it_is_asked_about_losses_only_and_every_switch_is_on() {
     for cause in [CauseKind::Silence, CauseKind::Probed] {
         assert!(asked(cause, Online) && asked(cause, Degraded) && !asked(cause, Provisioning), "{cause:?}");
     }
+    assert!(asked(CauseKind::Silence, Offline) && asked(CauseKind::Silence, Failed));
+    assert!(!asked(CauseKind::Probed, Offline) && !asked(CauseKind::Silence, Paused));
     assert!(asked(CauseKind::ProvisioningFor, Provisioning) && !asked(CauseKind::ProvisioningFor, Online));
     assert!(!asked(CauseKind::Heartbeat, Online) && !asked(CauseKind::Registered, Provisioning));
     let declared: Vec<_> = Settings::specs().into_iter().map(|spec| (spec.name, spec.default)).collect();
-    assert_eq!(declared, SWITCHES.map(|name| (name.to_owned(), Setting::Flag(true))));
+    let mut expected = SWITCHES.map(|name| (name.to_owned(), Setting::Flag(true))).to_vec();
+    expected.push(("while-down".to_owned(), Setting::Flag(true)));
+    expected.push(("down-for".to_owned(), Setting::Duration(60_000)));
+    assert_eq!(declared, expected);
 }

@@ -33,3 +33,63 @@ async fn a_restart_that_is_owed_is_one_claim(#[values(Backend::Sqlite, Backend::
     assert_eq!(restarts[0]["state"], "committed");
     assert_ne!(stage.boxed(&old.id).instance, old.instance);
 }
+
+/// It was owed because the box was lost; then its agent was heard of after all.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_came_back_is_not_restarted(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let stage = Stage::new(backend).await;
+    let old = stage.booted_without(json!({ "name": "w", "provider": RED })).await;
+    let down = stage.row(&old.id).await["version"].as_i64().expect("a version");
+    let heard = stage.host().agent("/registry/heartbeat", Some(&old.token), body(&old.id, &ready())).await;
+    assert_eq!(heard.ok()["workspace_status"], "online");
+    let owe = format!(
+        "INSERT INTO outbox (id, workspace_id, kind, body, state, due_at, created_at) VALUES
+         ('e', '{}', 'restart', '{{\"action\":\"restart\",\"version\":{down}}}', 'due', 0, 0)",
+        old.id
+    );
+    stage.db.sql(&owe).await;
+    stage.delivered().await;
+    let effects = stage.host().get("/effects").await.ok();
+    let note = effects[0]["last_error"].as_str().unwrap_or_default();
+    assert!(note.contains("left alone"), "{effects:#}");
+    assert_eq!(stage.boxed(&old.id).instance, old.instance);
+    assert_eq!(stage.row(&old.id).await["status"], "online");
+}
+
+/// Nobody else would ever ask again: a row that is down says nothing.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_had_to_wait_is_asked_for_again(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let stage = Stage::new(backend).await;
+    let old = stage.booted_without(json!({ "name": "w", "provider": RED })).await;
+    let id = &old.id;
+    stage
+        .db
+        .sql(&format!(
+            "UPDATE fleet SET trusted_from = 1;
+            UPDATE workspaces SET status = 'offline', status_since = status_since - 120000,
+                last_heartbeat_at = status_since - 120000 WHERE id = '{id}';
+            INSERT INTO cooldowns (workspace_id, action, last_fired_at, fired)
+            SELECT '{id}', 'restart', now - 10000, 1 FROM clock"
+        ))
+        .await;
+    let look = async || {
+        stage.db.sql("UPDATE workspaces SET down_at = 0").await;
+        stage.host().loops.tick("down").await.expect("a loop").expect("a tick")
+    };
+    assert_eq!(look().await.skipped["asked"], 1);
+    stage.delivered().await;
+    assert_eq!(stage.boxed(id).instance, old.instance, "it waits for its cooldown");
+    stage.db.sql("UPDATE cooldowns SET last_fired_at = last_fired_at - 100000").await;
+    assert_eq!(look().await.skipped["asked"], 1);
+    stage.delivered().await;
+    until("it has another box", async || {
+        stage.row(id).await["claim_id"].is_null() && stage.boxed(id).instance != old.instance
+    })
+    .await;
+}

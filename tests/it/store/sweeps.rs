@@ -33,7 +33,8 @@ async fn what_is_due_is_found_by_its_index(
         (Sweep::Silence, "workspaces_silence"),
         (Sweep::Instances, "workspaces_probe"),
         (Sweep::Provisioning, "workspaces_provisioning"),
-        (Sweep::Idle, "workspaces_idle")
+        (Sweep::Idle, "workspaces_idle"),
+        (Sweep::Down, "workspaces_down")
     )]
     (sweep, index): (Sweep, &str),
 ) {
