@@ -10,8 +10,8 @@ use sprag::provision::BoxState;
 use sprag::store::Backend;
 
 use super::provider::Says;
-use super::race::{Rival, against};
-use super::{MINUTE, Watch, boxed, fleet, flipped, left, nothing, pass, patient, seen, set};
+use super::race::{Rival, against, outrun};
+use super::{MINUTE, Watch, both, boxed, fleet, flipped, left, nothing, pass, patient, seen, set};
 use crate::claims::Scene;
 
 /// The two ways in which it should flip: an event says why, and recovery's restart is owed.
@@ -25,7 +25,7 @@ async fn a_row_without_its_box_goes_offline(
     let made = boxed(&fleet, "claude-code", from).await;
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    assert_eq!(watch.tick("instances").await, flipped());
+    assert_eq!(watch.tick("instances").await, flipped(1));
     let after = seen(&fleet, &made.id).await;
     assert_eq!((after.row.workspace.status, after.row.version), (Status::Offline, before.row.version + 1));
     assert_eq!(
@@ -46,7 +46,6 @@ async fn a_row_without_its_box_goes_offline(
 #[tokio::test]
 async fn what_changes_while_the_provider_is_asked_is_left(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Status::Online, Status::Degraded)] from: Status,
     #[values(
         (Rival::Remove, "moved"),
         (Rival::Claim, "claimed"),
@@ -67,13 +66,13 @@ async fn what_changes_while_the_provider_is_asked_is_left(
 ) {
     let (rival, why) = race;
     let fleet = fleet(backend).await;
-    let made = boxed(&fleet, "claude-code", from).await;
+    let all = both(&fleet, "claude-code").await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    let (act, before) = against(&fleet, &made, rival);
+    let (act, before) = against(&fleet, &all, rival);
     watch.provider.whilst(act);
-    assert_eq!(watch.tick("instances").await, left(why));
-    rival.undo(&fleet, &made).await;
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
+    assert_eq!(watch.tick("instances").await, left(2, why));
+    rival.undo(&fleet, &all).await;
+    before.holds(&fleet, &all).await;
 }
 
 /// Raced once it was confirmed: the write is of what was judged, or of nothing.
@@ -81,7 +80,6 @@ async fn what_changes_while_the_provider_is_asked_is_left(
 #[tokio::test]
 async fn what_changes_before_the_write_is_left(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Status::Online, Status::Degraded)] from: Status,
     #[values(
         Rival::Remove,
         Rival::Claim,
@@ -101,11 +99,11 @@ async fn what_changes_before_the_write_is_left(
     rival: Rival,
 ) {
     let fleet = fleet(backend).await;
-    let made = boxed(&fleet, "claude-code", from).await;
-    let (act, before) = against(&fleet, &made, rival);
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
-    assert_eq!(watch.tick("instances").await, left("outran"));
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
+    let all = both(&fleet, "claude-code").await;
+    let (path, before) = outrun(&fleet, &all, rival);
+    let watch = Watch::over(&fleet, path).await;
+    assert_eq!(watch.tick("instances").await, left(2, "outran"));
+    before.holds(&fleet, &all).await;
 }
 
 /// A row that is gone altogether, as after a restore of the database.
@@ -124,7 +122,7 @@ async fn a_row_that_is_gone_is_left(#[values(Backend::Sqlite, Backend::Postgres)
             other.db.sql(&format!("{} DELETE FROM workspaces WHERE id = '{id}'", gone.concat())).await;
         }
     });
-    assert_eq!(watch.tick("instances").await, left("gone"));
+    assert_eq!(watch.tick("instances").await, left(1, "gone"));
     assert_eq!(fleet.store.view(&made.id).await.expect("reading"), None);
     assert_eq!(fleet.events(&made.id).await, []);
 }
@@ -149,7 +147,7 @@ async fn no_answer_is_no_evidence(
     let watch = Watch::with(&fleet, fleet.advance.clone(), Arc::default(), "host", hasty, patient());
     watch.trusted(&fleet).await;
     watch.provider.says(answer.0);
-    assert_eq!(watch.tick("instances").await, left(answer.1));
+    assert_eq!(watch.tick("instances").await, left(1, answer.1));
     assert_eq!(watch.provider.asked().len(), 1, "one question a cycle, whatever is answered");
     assert_eq!(seen(&fleet, &made.id).await, before);
 }
@@ -164,16 +162,16 @@ async fn nobody_is_asked_at_a_provider_that_is_not_configured(
     set(&fleet, &made.id, "provider = 'elsewhere'").await;
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    assert_eq!(watch.tick("instances").await, left("unknown-provider"));
+    assert_eq!(watch.tick("instances").await, left(1, "unknown-provider"));
     assert_eq!(seen(&fleet, &made.id).await, before);
 }
 
 /// Where there is no box of the platform's, there is no question.
 #[rstest]
 #[tokio::test]
-async fn nobody_asks_about_what_has_no_box(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(
+async fn nobody_asks_about_what_has_no_box(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = fleet(backend).await;
+    let boxless = [
         "runtime = 'external'",
         "instance_id = NULL",
         "instance_id = ''",
@@ -185,18 +183,16 @@ async fn nobody_asks_about_what_has_no_box(
         "status = 'failed'",
         "status = 'paused'",
         "status = 'hibernated'",
-        "status = 'removed'"
-    )]
-    so: &str,
-) {
-    let fleet = fleet(backend).await;
-    let made = boxed(&fleet, "claude-code", Status::Online).await;
-    set(&fleet, &made.id, so).await;
-    let before = seen(&fleet, &made.id).await;
+        "status = 'removed'",
+    ];
+    for so in boxless {
+        let made = boxed(&fleet, "claude-code", Status::Online).await;
+        set(&fleet, &made.id, so).await;
+    }
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     assert_eq!(watch.tick("instances").await, nothing());
-    assert!(watch.provider.asked().is_empty());
-    assert_eq!(seen(&fleet, &made.id).await, before);
+    let asked = watch.provider.asked();
+    assert!(asked.is_empty(), "{asked:?}");
 }
 
 /// A row whose box was found running is asked about at the next tick, also where that comes a little early.
@@ -209,10 +205,10 @@ async fn each_box_is_asked_about_at_every_tick(
     boxed(&fleet, "claude-code", Status::Online).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     watch.provider.says(Says::Is(BoxState::Running));
-    assert_eq!(watch.tick("instances").await, left("running"));
+    assert_eq!(watch.tick("instances").await, left(1, "running"));
     assert_eq!(watch.tick("instances").await, nothing(), "no two hosts look at it at once");
     pass(&fleet, MINUTE - 20).await;
-    assert_eq!(watch.tick("instances").await, left("running"));
+    assert_eq!(watch.tick("instances").await, left(1, "running"));
 }
 
 /// End to end: the box ends behind the host's back, and there is a new one, and one only.

@@ -1,11 +1,13 @@
 //! Case 5, the premature obituary: a box that takes long is given up, and is
 //! alive all the same once it speaks.
 
+use std::slice::from_ref;
+
 use rstest::rstest;
 use sprag::machine::Status;
 use sprag::store::Backend;
 
-use super::race::{Rival, against};
+use super::race::{Rival, outrun};
 use super::{MINUTE, SECOND, Watch, beat, boxed, fleet, flipped, left, nothing, pass, seen, set, status};
 
 /// Ten minutes; `hermes` thirty.
@@ -21,13 +23,13 @@ async fn a_box_that_boots_for_too_long_is_given_up_and_alive_when_it_speaks(
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     assert_eq!(watch.tick("provisioning").await, nothing());
     pass(&fleet, (limit - 1) * MINUTE).await;
-    assert_eq!(watch.tick("provisioning").await, left("held"));
+    assert_eq!(watch.tick("provisioning").await, left(1, "held"));
     pass(&fleet, MINUTE - 1).await;
-    assert_eq!(watch.tick("provisioning").await, left("held"), "a millisecond is left");
+    assert_eq!(watch.tick("provisioning").await, left(1, "held"), "a millisecond is left");
     pass(&fleet, 1).await;
     // A tick of the other hosts would be as good.
     set(&fleet, &made.id, "provisioning_at = 0").await;
-    assert_eq!(watch.tick("provisioning").await, flipped());
+    assert_eq!(watch.tick("provisioning").await, flipped(1));
     assert_eq!(status(&fleet, &made).await, Status::Failed);
     let event = fleet.events(&made.id).await.pop().expect("an event");
     let reason = event.reason.as_ref().map(|reason| reason.code.as_str());
@@ -50,11 +52,11 @@ async fn what_was_removed_meanwhile_stays_removed(
     let fleet = fleet(backend).await;
     let made = boxed(&fleet, "claude-code", from).await;
     pass(&fleet, 12 * MINUTE).await;
-    let (act, before) = against(&fleet, &made, Rival::Remove);
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
+    let (path, before) = outrun(&fleet, from_ref(&made), Rival::Remove);
+    let watch = Watch::over(&fleet, path).await;
     let name = if from == Status::Online { "silence" } else { "provisioning" };
-    assert_eq!(watch.tick(name).await, left("outran"));
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
+    assert_eq!(watch.tick(name).await, left(1, "outran"));
+    before.holds(&fleet, from_ref(&made)).await;
     pass(&fleet, MINUTE).await;
     assert_eq!(watch.tick(name).await, nothing());
     assert_eq!(status(&fleet, &made).await, Status::Removed);
@@ -78,10 +80,10 @@ async fn a_row_that_moved_on_is_not_given_up(
     let fleet = fleet(backend).await;
     let made = boxed(&fleet, "claude-code", Status::Provisioning).await;
     pass(&fleet, 10 * MINUTE).await;
-    let (act, before) = against(&fleet, &made, rival);
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
-    assert_eq!(watch.tick("provisioning").await, left("outran"));
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
+    let (path, before) = outrun(&fleet, from_ref(&made), rival);
+    let watch = Watch::over(&fleet, path).await;
+    assert_eq!(watch.tick("provisioning").await, left(1, "outran"));
+    before.holds(&fleet, from_ref(&made)).await;
     if rival == Rival::Heartbeat {
         assert_eq!(status(&fleet, &made).await, Status::Online);
     }
@@ -111,5 +113,5 @@ async fn every_loop_leaves_a_claimed_row_alone(
     assert_eq!(seen(&fleet, &made.id).await, before);
     assert!(watch.provider.asked().is_empty());
     set(&fleet, &made.id, "claim_id = NULL").await;
-    assert_eq!(watch.tick(name).await, flipped(), "once it is over, it is a row like any other");
+    assert_eq!(watch.tick(name).await, flipped(1), "once it is over, it is a row like any other");
 }

@@ -1,5 +1,6 @@
 //! Idle: a claim puts to sleep what had no task for its own limit.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use rstest::rstest;
@@ -8,7 +9,7 @@ use sprag::facts::{Command, CommandKind, Heartbeat};
 use sprag::machine::Status;
 use sprag::store::{Backend, Claim, ClaimState, Patch, Placed};
 
-use super::race::{Rival, against};
+use super::race::{Rival, outrun};
 use super::{MINUTE, Watch, beat, boxed, fleet, flipped, heard, left, nothing, pass, seen, set, status};
 use crate::support::db::token_of;
 use crate::support::fleet::{Fleet, Made};
@@ -53,7 +54,7 @@ async fn what_idles_for_its_own_limit_is_put_to_sleep_by_a_claim(
     pass(&fleet, 1).await;
     // Rows that are not due yet wait for their time.
     set(&fleet, &short.id, "idle_at = 0").await;
-    assert_eq!(watch.tick("idle").await, flipped());
+    assert_eq!(watch.tick("idle").await, flipped(1));
     let claim = claim(&fleet, &watch, &short).await;
     assert_eq!((claim.kind.as_str(), claim.actor.as_str()), ("hibernate", "idle"));
     assert_eq!(claim.state, ClaimState::Committed);
@@ -81,7 +82,7 @@ async fn a_task_begins_the_limit_anew(#[values(Backend::Sqlite, Backend::Postgre
     beat(&fleet, &made).await;
     assert_eq!(watch.tick("idle").await, nothing());
     pass(&fleet, 1).await;
-    assert_eq!(watch.tick("idle").await, flipped(), "heartbeats without a task do not count");
+    assert_eq!(watch.tick("idle").await, flipped(1), "heartbeats without a task do not count");
     claim(&fleet, &watch, &made).await;
 }
 
@@ -100,7 +101,7 @@ async fn a_changed_limit_holds_at_once(#[values(Backend::Sqlite, Backend::Postgr
     limit(&fleet, &made, Some(90)).await;
     assert_eq!(watch.tick("idle").await, nothing(), "it is put off until its limit");
     limit(&fleet, &made, Some(10)).await;
-    assert_eq!(watch.tick("idle").await, flipped());
+    assert_eq!(watch.tick("idle").await, flipped(1));
     claim(&fleet, &watch, &made).await;
 }
 
@@ -123,10 +124,10 @@ async fn a_row_that_has_news_is_not_put_to_sleep(
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
     pass(&fleet, 10 * MINUTE).await;
-    let (act, before) = against(&fleet, &made, rival);
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
-    assert_eq!(watch.tick("idle").await, left("outran"));
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
+    let (path, before) = outrun(&fleet, from_ref(&made), rival);
+    let watch = Watch::over(&fleet, path).await;
+    assert_eq!(watch.tick("idle").await, left(1, "outran"));
+    before.holds(&fleet, from_ref(&made)).await;
     assert_eq!(fleet.store.claims_of(&made.id, None, 1).await.expect("reading"), []);
     assert!(watch.provider.stopped().is_empty());
 }
@@ -143,7 +144,7 @@ async fn a_platform_and_a_laptop_stay_awake(
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     pass(&fleet, 24 * 60 * MINUTE).await;
-    assert_eq!(watch.tick("idle").await, left("held"));
+    assert_eq!(watch.tick("idle").await, left(1, "held"));
     let after = seen(&fleet, &made.id).await;
     assert_eq!((after.row, after.events), (before.row, before.events));
     assert!(watch.provider.stopped().is_empty());
@@ -159,7 +160,7 @@ async fn what_was_woken_is_not_put_to_sleep_at_once(
     let made = awake(&fleet, 10).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     pass(&fleet, 10 * MINUTE).await;
-    assert_eq!(watch.tick("idle").await, flipped());
+    assert_eq!(watch.tick("idle").await, flipped(1));
     claim(&fleet, &watch, &made).await;
     pass(&fleet, 60 * MINUTE).await;
     let wake = Command { command: CommandKind::Wake, ..Command::remove() };
@@ -173,6 +174,6 @@ async fn what_was_woken_is_not_put_to_sleep_at_once(
     pass(&fleet, 10 * MINUTE - 1).await;
     assert_eq!(watch.tick("idle").await, nothing());
     pass(&fleet, 1).await;
-    assert_eq!(watch.tick("idle").await, flipped());
+    assert_eq!(watch.tick("idle").await, flipped(1));
     claim(&fleet, &watch, &new).await;
 }

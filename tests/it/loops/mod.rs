@@ -50,6 +50,11 @@ async fn fleet(backend: Backend) -> Arc<Fleet> {
     Arc::new(fleet)
 }
 
+/// A row in each status that is alive.
+async fn both(fleet: &Fleet, runtime: &str) -> [Made; 2] {
+    [boxed(fleet, runtime, Status::Online).await, boxed(fleet, runtime, Status::Degraded).await]
+}
+
 async fn pass(fleet: &Fleet, millis: u64) {
     fleet.db.sql(&format!("UPDATE test_clock SET now = now + {millis}")).await;
 }
@@ -164,15 +169,13 @@ fn patient() -> BrakeConfig {
     BrakeConfig { number: 1_000_000, stall_ms: ever, slow_ms: ever, jump_ms: ever, ..BrakeConfig::default() }
 }
 
-/// One row was looked at and left as it is.
-fn left(why: &'static str) -> Tally {
-    let mut tally = Tally { looked: 1, ..Tally::default() };
-    tally.skip(why);
-    tally
+/// So many rows were looked at and left as they are.
+fn left(rows: u64, why: &'static str) -> Tally {
+    Tally { looked: rows, skipped: [(why, rows)].into(), ..Tally::default() }
 }
 
-fn flipped() -> Tally {
-    Tally { looked: 1, flipped: 1, ..Tally::default() }
+fn flipped(rows: u64) -> Tally {
+    Tally { looked: rows, flipped: rows, ..Tally::default() }
 }
 
 fn nothing() -> Tally {

@@ -23,7 +23,6 @@ pub enum Says {
 #[derive(Clone, Debug)]
 pub struct Question {
     pub workspace: String,
-    pub instance: String,
     pub at: Instant,
 }
 
@@ -114,8 +113,7 @@ impl Provisioner for Provider {
     fn status<'a>(&'a self, workspace_id: &'a str, instance_id: &'a str) -> Answer<'a, BoxStatus> {
         let (says, takes, whilst) = {
             let mut script = self.script();
-            let (workspace, instance) = (workspace_id.to_owned(), instance_id.to_owned());
-            script.asked.push(Question { workspace, instance, at: Instant::now() });
+            script.asked.push(Question { workspace: workspace_id.to_owned(), at: Instant::now() });
             let says = script.says_of.get(workspace_id).copied().or(script.says);
             (says.unwrap_or(Says::Is(BoxState::Stopped)), script.takes, script.whilst.clone())
         };

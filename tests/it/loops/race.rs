@@ -1,9 +1,10 @@
 //! Whatever can happen to a row between a sweep's read and its write.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use sprag::advance::Removal;
+use sprag::advance::{Advance, Between, Removal};
 use sprag::facts::{Command, Heartbeat};
 use sprag::machine::Status;
 
@@ -70,37 +71,56 @@ impl Rival {
         seen(fleet, id).await
     }
 
-    /// Makes the row readable again.
-    pub async fn undo(self, fleet: &Fleet, made: &Made) {
-        if self == Rival::Garble {
+    /// Makes the rows readable again.
+    pub async fn undo(self, fleet: &Fleet, all: &[Made]) {
+        for made in all.iter().filter(|_| self == Rival::Garble) {
             set(fleet, &made.id, "labels = '{}'").await;
         }
     }
 }
 
-/// The row as the rival left it.
+/// The rows as the rival left them.
 #[derive(Clone, Default)]
-pub struct Left(Arc<Mutex<Option<Seen>>>);
+pub struct Left(Arc<Mutex<BTreeMap<String, Seen>>>);
 
 impl Left {
-    pub fn row(&self) -> Seen {
-        self.0.lock().expect("the row").clone().expect("the rival was never called")
+    /// Holds the rows to it.
+    pub async fn holds(&self, fleet: &Fleet, all: &[Made]) {
+        for made in all {
+            let before = self.0.lock().expect("the rows").get(&made.id).cloned();
+            let before = before.expect("the rival was never called");
+            assert_eq!(seen(fleet, &made.id).await, before);
+        }
     }
 }
 
-/// What a test calls when it is the rival's turn.
-pub type Act = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Done = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The rival against this row.
-pub fn against(fleet: &Arc<Fleet>, made: &Made, rival: Rival) -> (Act, Left) {
+/// The rival, once it is his turn at one of the rows.
+pub fn against(fleet: &Arc<Fleet>, all: &[Made], rival: Rival) -> (impl Fn(String) -> Done + use<>, Left) {
     let left = Left::default();
-    let (fleet, made, told) = (fleet.clone(), made.clone(), left.clone());
-    let act = move |_| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let (fleet, made, told) = (fleet.clone(), made.clone(), told.clone());
+    let (fleet, all, told) = (fleet.clone(), all.to_vec(), left.clone());
+    let act = move |id: String| -> Done {
+        let (fleet, told) = (fleet.clone(), told.clone());
+        let made = all.iter().find(|made| made.id == id).expect("one of the rows").clone();
         Box::pin(async move {
             let seen = rival.act(&fleet, &made).await;
-            *told.0.lock().expect("the row") = Some(seen);
+            told.0.lock().expect("the rows").insert(id, seen);
         })
     };
-    (Box::new(act), left)
+    (act, left)
+}
+
+/// The path, with the rival between each judgement and its write.
+pub fn outrun(fleet: &Arc<Fleet>, all: &[Made], rival: Rival) -> (Advance, Left) {
+    let (act, left) = against(fleet, all, rival);
+    (fleet.advance.clone().with_between(Arc::new(Act(act))), left)
+}
+
+struct Act<F>(F);
+
+impl<F: Fn(String) -> Done + Send + Sync> Between for Act<F> {
+    fn judged<'a>(&'a self, workspace_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        (self.0)(workspace_id.to_owned())
+    }
 }

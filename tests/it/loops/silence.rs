@@ -5,16 +5,16 @@ use rstest::rstest;
 use sprag::machine::Status;
 use sprag::store::Backend;
 
-use super::race::{Rival, against};
+use super::race::{Rival, outrun};
 use super::{
-    BEGINNING, MINUTE, SECOND, Watch, beat, boxed, fleet, flipped, left, nothing, pass, seen, set, status,
+    BEGINNING, MINUTE, SECOND, Watch, beat, both, boxed, fleet, flipped, left, nothing, pass, seen, set,
+    status,
 };
 
 #[rstest]
 #[tokio::test]
 async fn each_runtime_has_its_window(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Status::Online, Status::Degraded)] from: Status,
     #[values(
         ("claude-code", 90, Status::Offline, Some("restart")),
         ("hermes", 180, Status::Offline, Some("restart")),
@@ -24,25 +24,25 @@ async fn each_runtime_has_its_window(
 ) {
     let (runtime, window, to, owed) = of;
     let fleet = fleet(backend).await;
-    let made = boxed(&fleet, runtime, from).await;
+    let all = both(&fleet, runtime).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     pass(&fleet, window * SECOND - 1).await;
-    let before = seen(&fleet, &made.id).await;
-    assert_eq!(watch.tick("silence").await, left("held"));
-    assert_eq!(seen(&fleet, &made.id).await.events, before.events);
+    assert_eq!(watch.tick("silence").await, left(2, "held"));
     pass(&fleet, 1).await;
-    set(&fleet, &made.id, "silence_at = 0").await;
-    assert_eq!(watch.tick("silence").await, flipped());
-    let after = seen(&fleet, &made.id).await;
-    assert_eq!((after.row.workspace.status, after.row.version), (to, before.row.version + 1));
-    let event = after.events.last().expect("an event");
-    let reason = event.reason.as_ref().map(|reason| reason.code.as_str());
-    assert_eq!((event.from, event.cause.as_str(), reason), (Some(from), "silence", Some("went-silent")));
-    assert_eq!(
-        after.owed.iter().map(|effect| effect.kind.as_str()).collect::<Vec<_>>(),
-        Vec::from_iter(owed)
-    );
-    assert_eq!(beat(&fleet, &made).await, Status::Online, "and back");
+    fleet.db.sql("UPDATE workspaces SET silence_at = 0").await;
+    assert_eq!(watch.tick("silence").await, flipped(2));
+    for (made, from) in all.iter().zip([Status::Online, Status::Degraded]) {
+        let after = seen(&fleet, &made.id).await;
+        assert_eq!((after.row.workspace.status, after.row.version), (to, 2));
+        let event = after.events.last().expect("an event");
+        let reason = event.reason.as_ref().map(|reason| reason.code.as_str());
+        assert_eq!((event.from, event.cause.as_str(), reason), (Some(from), "silence", Some("went-silent")));
+        assert_eq!(
+            after.owed.iter().map(|effect| effect.kind.as_str()).collect::<Vec<_>>(),
+            Vec::from_iter(owed)
+        );
+        assert_eq!(beat(&fleet, made).await, Status::Online, "and back");
+    }
 }
 
 /// Grace begins with the latest of the last heartbeat, the status, and what the host trusts.
@@ -69,9 +69,9 @@ async fn silence_counts_from_the_latest_sign(
     fleet.db.sql(&format!("UPDATE fleet SET trusted_from = {}", so.1)).await;
     assert_eq!(watch.tick("silence").await, nothing());
     pass(&fleet, 90 * SECOND - 1).await;
-    assert_eq!(watch.tick("silence").await, left("held"));
+    assert_eq!(watch.tick("silence").await, left(1, "held"));
     pass(&fleet, 15 * SECOND).await;
-    assert_eq!(watch.tick("silence").await, flipped());
+    assert_eq!(watch.tick("silence").await, flipped(1));
     assert_eq!(status(&fleet, &made).await, Status::Offline);
 }
 
@@ -80,7 +80,6 @@ async fn silence_counts_from_the_latest_sign(
 #[tokio::test]
 async fn a_row_that_spoke_or_moved_on_is_not_silent(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Status::Online, Status::Degraded)] from: Status,
     #[values(
         Rival::Heartbeat,
         Rival::Claim,
@@ -92,15 +91,12 @@ async fn a_row_that_spoke_or_moved_on_is_not_silent(
     rival: Rival,
 ) {
     let fleet = fleet(backend).await;
-    let made = boxed(&fleet, "claude-code", from).await;
+    let all = both(&fleet, "claude-code").await;
     pass(&fleet, 10 * MINUTE).await;
-    let (act, before) = against(&fleet, &made, rival);
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
-    assert_eq!(watch.tick("silence").await, left("outran"));
-    assert_eq!(seen(&fleet, &made.id).await, before.row());
-    if rival == Rival::Heartbeat {
-        assert_eq!(status(&fleet, &made).await, Status::Online);
-    }
+    let (path, before) = outrun(&fleet, &all, rival);
+    let watch = Watch::over(&fleet, path).await;
+    assert_eq!(watch.tick("silence").await, left(2, "outran"));
+    before.holds(&fleet, &all).await;
 }
 
 /// What was judged is written within five seconds of the database's, to the millisecond.
@@ -110,9 +106,9 @@ async fn a_judgement_keeps_for_five_seconds(#[values(Backend::Sqlite, Backend::P
     let fleet = fleet(backend).await;
     let made = boxed(&fleet, "claude-code", Status::Online).await;
     pass(&fleet, 10 * MINUTE).await;
-    let (act, _) = against(&fleet, &made, Rival::Sleep(5 * SECOND));
-    let watch = Watch::over(&fleet, fleet.between(act)).await;
-    assert_eq!(watch.tick("silence").await, flipped());
+    let (path, _) = outrun(&fleet, &[made], Rival::Sleep(5 * SECOND));
+    let watch = Watch::over(&fleet, path).await;
+    assert_eq!(watch.tick("silence").await, flipped(1));
 }
 
 /// Of rows that speak, none is ever looked at, and one that stops is flipped
@@ -135,7 +131,7 @@ async fn the_one_that_stops_is_found_within_a_window_and_a_tick(
     assert_eq!(status(&fleet, &stops).await, Status::Online, "10 ms of its window are left");
     // A tick may come a little early.
     pass(&fleet, 15 * SECOND - 5).await;
-    assert_eq!(watch.tick("silence").await, flipped());
+    assert_eq!(watch.tick("silence").await, flipped(1));
     assert_eq!(status(&fleet, &stops).await, Status::Offline);
     assert_eq!(status(&fleet, &speaks).await, Status::Online);
 }
