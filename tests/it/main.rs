@@ -10,6 +10,7 @@ mod crash;
 mod fail_closed;
 mod golden;
 mod guests;
+mod loops;
 mod machine;
 mod provision;
 mod recovery;

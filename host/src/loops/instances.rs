@@ -5,17 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio::time::{Instant, timeout};
 
 use super::config::LoopsConfig;
 use super::driver::{Tally, Tick};
-use super::sweep::{Asked, Batch, Sweeper};
+use super::sweep::{Asked, Batch, Evidence, Sweeper, count};
 use crate::facts::{Cause, Probe, Workspace};
 use crate::machine::Status;
 use crate::provision::{BoxState, DispatchError, Dispatcher};
-use crate::store::{Snapshot, StoreError, Sweep};
+use crate::store::{ByProvider, Snapshot, StoreError, Sweep};
 
 /// Rows that wait for the next cycle, counted up to here.
 const COUNTED: u64 = 100_000;
@@ -28,11 +27,18 @@ pub(super) struct Instances {
 
 /// What came of one question.
 enum Answer {
-    NotRunning(Snapshot),
-    /// Its code.
-    Skipped(&'static str),
-    /// Not asked: the cycle was over. Its id.
-    Deferred(String),
+    Running,
+    NotRunning,
+    /// None; its code.
+    None(&'static str),
+}
+
+/// What came of a cycle's.
+#[derive(Default)]
+struct Answers {
+    not_running: Vec<Snapshot>,
+    /// Of so many that were answered.
+    of: ByProvider,
 }
 
 impl Tick for Instances {
@@ -46,21 +52,13 @@ impl Tick for Instances {
 
     fn limit(&self) -> Duration {
         // The cycle, its last question, and what follows from the answers.
-        2 * (Duration::from_millis(self.config.instances_cycle_ms) + self.question())
+        2 * (Duration::from_millis(self.config.instances_cycle_ms) + self.patience())
     }
 
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let mut tally = Tally::default();
-            let again = self.config.instances_ms;
-            let until = Instant::now() + Duration::from_millis(self.config.instances_cycle_ms);
-            let Batch { due, full } = self.sweeper.take(Sweep::Instances, 0, again, &mut tally).await?;
-            if full {
-                let behind = self.sweeper.store.waiting(Sweep::Instances, 0, COUNTED).await?;
-                tally.deferred += behind.values().sum::<u64>();
-            }
-            let listed = due.into_iter().map(|due| due.facts);
-            let not_running = self.ask_all(listed, until, &mut tally).await?;
+            let Answers { not_running, of } = self.ask_all(&mut tally).await?;
             let mut confirmed = Vec::new();
             for listed in not_running {
                 match self.confirm(&listed).await {
@@ -77,7 +75,10 @@ impl Tick for Instances {
                     }
                 }
             }
-            self.sweeper.flip(Sweep::Instances, 0, confirmed, full, &mut tally).await?;
+            let behind = self.sweeper.store.waiting(Sweep::Instances, 0, COUNTED).await?;
+            tally.deferred = behind.values().sum();
+            let evidence = Evidence { asked: confirmed, of, full: tally.deferred > 0 };
+            self.sweeper.flip(Sweep::Instances, 0, evidence, &mut tally).await?;
             // A cycle asks about so many and no more.
             tally.more = false;
             Ok(tally)
@@ -86,52 +87,63 @@ impl Tick for Instances {
 }
 
 impl Instances {
-    fn question(&self) -> Duration {
+    fn patience(&self) -> Duration {
         Duration::from_millis(self.config.instances_question_ms)
     }
 
-    /// Asks about each, so many at once, until the cycle is over.
-    async fn ask_all(
-        &self,
-        listed: impl Iterator<Item = Snapshot>,
-        until: Instant,
-        tally: &mut Tally,
-    ) -> Result<Vec<Snapshot>, StoreError> {
-        let questions = listed.map(|row| self.ask(row, until));
-        let mut answers = futures::stream::iter(questions).buffer_unordered(self.config.instances_at_once);
-        let (mut not_running, mut deferred) = (Vec::new(), Vec::new());
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Answer::NotRunning(row) => not_running.push(row),
-                Answer::Skipped(why) => tally.skip(why),
-                Answer::Deferred(id) => deferred.push(id),
+    /// Asks until the cycle is over or has had its rows. They are taken as they
+    /// are asked about: what a cycle does not come to keeps its place for the next.
+    async fn ask_all(&self, tally: &mut Tally) -> Result<Answers, StoreError> {
+        let until = Instant::now() + Duration::from_millis(self.config.instances_cycle_ms);
+        let at_once = u32::try_from(self.config.instances_at_once).unwrap_or(u32::MAX);
+        let mut answers = Answers::default();
+        let mut left = self.sweeper.rows;
+        while left > 0 && Instant::now() < until {
+            let (rows, every) = (at_once.min(left), self.config.instances_ms);
+            let Batch { due, full } = self.sweeper.take_some(Sweep::Instances, 0, every, rows, tally).await?;
+            let questions = due.into_iter().map(|due| self.ask(due.facts));
+            for (row, answer) in join_all(questions).await {
+                match answer {
+                    Answer::NotRunning => {
+                        count(&mut answers.of, &row);
+                        answers.not_running.push(row);
+                    }
+                    Answer::Running => {
+                        count(&mut answers.of, &row);
+                        tally.skip("running");
+                    }
+                    Answer::None(why) => tally.skip(why),
+                }
             }
+            if !full {
+                break;
+            }
+            left -= rows;
         }
-        tally.deferred += u64::try_from(deferred.len()).unwrap_or(u64::MAX);
-        self.sweeper.store.defer(Sweep::Instances, &deferred).await?;
-        Ok(not_running)
+        Ok(answers)
     }
 
-    async fn ask(&self, row: Snapshot, until: Instant) -> Answer {
-        if Instant::now() >= until {
-            return Answer::Deferred(row.workspace.id);
-        }
-        let Workspace { id, provider: Some(provider), instance_id: Some(instance), .. } = &row.workspace
-        else {
-            return Answer::Skipped("no-instance");
+    async fn ask(&self, row: Snapshot) -> (Snapshot, Answer) {
+        let answer = self.question(&row.workspace).await;
+        (row, answer)
+    }
+
+    async fn question(&self, row: &Workspace) -> Answer {
+        let Workspace { id, provider: Some(provider), instance_id: Some(instance), .. } = row else {
+            return Answer::None("no-instance");
         };
-        let asked = timeout(self.question(), self.dispatcher.status(provider, id, instance)).await;
+        let asked = timeout(self.patience(), self.dispatcher.status(provider, id, instance)).await;
         match asked {
-            Ok(Ok(status)) if status.state == BoxState::Stopped => Answer::NotRunning(row),
-            Ok(Ok(_)) => Answer::Skipped("running"),
-            Ok(Err(DispatchError::UnknownProvider(_))) => Answer::Skipped("unknown-provider"),
+            Ok(Ok(status)) if status.state == BoxState::Stopped => Answer::NotRunning,
+            Ok(Ok(_)) => Answer::Running,
+            Ok(Err(DispatchError::UnknownProvider(_))) => Answer::None("unknown-provider"),
             Ok(Err(error)) => {
                 tracing::warn!(workspace.id = id, provider, "no answer about its box: {error}");
-                Answer::Skipped("provider-error")
+                Answer::None("provider-error")
             }
             Err(_) => {
                 tracing::warn!(workspace.id = id, provider, "no answer about its box in time");
-                Answer::Skipped("provider-slow")
+                Answer::None("provider-slow")
             }
         }
     }

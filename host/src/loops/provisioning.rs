@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::config::LoopsConfig;
 use super::driver::{Tally, Tick};
-use super::sweep::{Asked, Batch, Sweeper};
+use super::sweep::{Evidence, Sweeper};
 use crate::facts::Cause;
 use crate::store::{StoreError, Sweep};
 
@@ -29,14 +29,11 @@ impl Tick for Provisioning {
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let mut tally = Tally::default();
-            let (after, again) = (self.config.provisioning_after_ms, self.config.provisioning_ms);
-            let Batch { due, full } =
-                self.sweeper.take(Sweep::Provisioning, after, again, &mut tally).await?;
-            let asked = due.into_iter().map(|due| {
-                let for_ = due.facts.now - due.since;
-                Asked::of(due.facts, Cause::ProvisioningFor { for_ })
-            });
-            self.sweeper.flip(Sweep::Provisioning, after, asked.collect(), full, &mut tally).await?;
+            let (after, every) = (self.config.provisioning_after_ms, self.config.provisioning_ms);
+            let batch = self.sweeper.take(Sweep::Provisioning, after, every, &mut tally).await?;
+            let evidence =
+                Evidence::of_all(batch, |due| Cause::ProvisioningFor { for_: due.facts.now - due.since });
+            self.sweeper.flip(Sweep::Provisioning, after, evidence, &mut tally).await?;
             Ok(tally)
         })
     }

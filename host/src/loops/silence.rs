@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::config::LoopsConfig;
 use super::driver::{Tally, Tick};
-use super::sweep::{Asked, Batch, Sweeper};
+use super::sweep::{Evidence, Sweeper};
 use crate::facts::Cause;
 use crate::store::{StoreError, Sweep};
 
@@ -29,13 +29,10 @@ impl Tick for Silence {
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let mut tally = Tally::default();
-            let (after, again) = (self.config.silent_after_ms, self.config.silence_ms);
-            let Batch { due, full } = self.sweeper.take(Sweep::Silence, after, again, &mut tally).await?;
-            let asked = due.into_iter().map(|due| {
-                let for_ = due.facts.now - due.since;
-                Asked::of(due.facts, Cause::Silence { for_ })
-            });
-            self.sweeper.flip(Sweep::Silence, after, asked.collect(), full, &mut tally).await?;
+            let (after, every) = (self.config.silent_after_ms, self.config.silence_ms);
+            let batch = self.sweeper.take(Sweep::Silence, after, every, &mut tally).await?;
+            let evidence = Evidence::of_all(batch, |due| Cause::Silence { for_: due.facts.now - due.since });
+            self.sweeper.flip(Sweep::Silence, after, evidence, &mut tally).await?;
             Ok(tally)
         })
     }

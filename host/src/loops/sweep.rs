@@ -21,6 +21,10 @@ const REARMED_AT_ONCE: u32 = 2_000;
 /// How long a tick spends on those before it looks for what is due.
 const REARMING: Duration = Duration::from_secs(10);
 
+/// A row that was taken is due again this share of the interval before the next
+/// tick, which may come a little earlier than the last one did.
+const EARLY: u64 = 20;
+
 /// What was judged is written within this time or not at all, in milliseconds of the database's.
 const FRESH_MS: u64 = 5_000;
 
@@ -42,6 +46,34 @@ pub(super) struct Batch {
     pub(super) due: Vec<Due>,
     /// There may be more.
     pub(super) full: bool,
+}
+
+/// What a sweep goes by.
+pub(super) struct Evidence {
+    /// What speaks for going down.
+    pub(super) asked: Vec<Asked>,
+    /// Of how many rows of each provider it was chosen.
+    pub(super) of: ByProvider,
+    /// There may be more.
+    pub(super) full: bool,
+}
+
+impl Evidence {
+    /// Every row of a batch, each because of what is known of it.
+    pub(super) fn of_all(Batch { due, full }: Batch, cause: impl Fn(&Due) -> Cause) -> Self {
+        let mut of = ByProvider::new();
+        let asked = due.into_iter().map(|due| {
+            count(&mut of, &due.facts);
+            let cause = cause(&due);
+            Asked::of(due.facts, cause)
+        });
+        Self { asked: asked.collect(), of, full }
+    }
+}
+
+/// Counts this row.
+pub(super) fn count(of: &mut ByProvider, facts: &Snapshot) {
+    *of.entry(facts.workspace.provider.clone()).or_default() += 1;
 }
 
 /// One row, and why it is looked at.
@@ -69,12 +101,25 @@ pub(super) fn still(facts: &Snapshot) -> Still {
 }
 
 impl Sweeper {
-    /// Takes what is due, unless this host has reason to suspect itself.
+    /// Takes what is due, unless this host has reason to suspect itself; it is
+    /// due again at the next tick, `every_ms` from now.
     pub(super) async fn take(
         &self,
         sweep: Sweep,
         after_ms: u64,
-        again_ms: u64,
+        every_ms: u64,
+        tally: &mut Tally,
+    ) -> Result<Batch, StoreError> {
+        self.take_some(sweep, after_ms, every_ms, self.rows, tally).await
+    }
+
+    /// [`Sweeper::take`], no more than so many rows.
+    pub(super) async fn take_some(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        every_ms: u64,
+        rows: u32,
         tally: &mut Tally,
     ) -> Result<Batch, StoreError> {
         if let Err(distrust) = self.trust.vouch(None) {
@@ -85,14 +130,15 @@ impl Sweeper {
         while self.store.rearm(sweep, after_ms, REARMED_AT_ONCE).await? >= u64::from(REARMED_AT_ONCE)
             && begun.elapsed() < REARMING
         {}
-        let taken = self.store.take_due(sweep, after_ms, again_ms, self.rows).await?;
-        let rows = taken.due.len() + taken.unreadable.len();
-        tally.looked += u64::try_from(rows).unwrap_or(u64::MAX);
+        let again_ms = every_ms - every_ms / EARLY;
+        let taken = self.store.take_due(sweep, after_ms, again_ms, rows).await?;
+        let looked = taken.due.len() + taken.unreadable.len();
+        tally.looked += u64::try_from(looked).unwrap_or(u64::MAX);
         for error in taken.unreadable {
             tracing::error!(error = &error as &dyn std::error::Error, "a row is left as it is");
             tally.skip("unreadable");
         }
-        let full = rows >= usize::try_from(self.rows).unwrap_or(usize::MAX);
+        let full = looked >= usize::try_from(rows).unwrap_or(usize::MAX);
         let newest = taken.due.iter().map(|due| due.facts.now).max();
         if let (Some(now), Err(distrust)) = (newest, self.trust.vouch(newest)) {
             tracing::warn!(reason = distrust.0, now, "this sweep is left out");
@@ -107,24 +153,18 @@ impl Sweeper {
         &self,
         sweep: Sweep,
         after_ms: u64,
-        asked: Vec<Asked>,
-        full: bool,
+        Evidence { asked, of, full }: Evidence,
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
-        let (mut down, mut judged) = (Vec::new(), ByProvider::new());
+        let mut down = Vec::new();
         for Asked { facts, cause, mut still } in asked {
             let provider = facts.workspace.provider.clone();
-            still.down = Some(Down { provider: provider.clone(), limits: self.limits });
+            still.down = Some(Down { provider, limits: self.limits });
             match self.advance.look(facts, &cause, &still).await? {
                 Look::Claimed => tally.skip("claimed"),
                 Look::NoEdge => tally.skip("no-edge"),
-                Look::Found(found) => {
-                    *judged.entry(provider).or_default() += 1;
-                    match found.moves() {
-                        Some(_) => down.push(*found),
-                        None => self.settled(self.advance.settle(*found).await?, tally),
-                    }
-                }
+                Look::Found(found) if found.moves().is_some() => down.push(*found),
+                Look::Found(found) => self.settled(self.advance.settle(*found).await?, tally),
             }
         }
         tally.more = full;
@@ -133,7 +173,7 @@ impl Sweeper {
         }
         let mut wanted = wanted(&down);
         if full {
-            self.foresee(sweep, after_ms, &judged, &mut wanted).await?;
+            self.foresee(sweep, after_ms, &of, &mut wanted).await?;
         }
         let held = self.store.ask_brake(&wanted, &self.limits).await?;
         let is_held = |found: &Found| {
@@ -184,18 +224,18 @@ impl Sweeper {
         &self,
         sweep: Sweep,
         after_ms: u64,
-        judged: &ByProvider,
+        of: &ByProvider,
         wanted: &mut ByProvider,
     ) -> Result<(), StoreError> {
         let brakes = self.store.brakes(&self.limits).await?;
         let live = brakes.iter().find(|brake| brake.scope == FLEET).map_or(0, |brake| brake.live);
         let enough = self.limits.bound(live).saturating_mul(2).saturating_add(1);
-        let (all_judged, all_wanted) = (judged.values().sum::<u64>(), wanted.values().sum::<u64>());
+        let (of_all, all_wanted) = (of.values().sum::<u64>(), wanted.values().sum::<u64>());
         for (provider, waiting) in self.store.waiting(sweep, after_ms, enough).await? {
             // Of a provider that the batch had none of, the whole batch has to do.
-            let (would, of) = match judged.get(&provider) {
-                Some(judged) => (wanted.get(&provider).copied().unwrap_or(0), *judged),
-                None => (all_wanted, all_judged),
+            let (would, of) = match of.get(&provider) {
+                Some(of) => (wanted.get(&provider).copied().unwrap_or(0), *of),
+                None => (all_wanted, of_all),
             };
             if would > 0 {
                 *wanted.entry(provider).or_default() += (waiting * would).div_ceil(of);

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::StoreError;
 use super::pool::{Backend, On, Store};
-use super::rows::{FactsRow, count, text};
+use super::rows::{FactsRow, count};
 use super::types::Snapshot;
 use crate::facts::Timestamp;
 
@@ -91,7 +91,8 @@ impl Sweep {
             Sweep::Silence => "status IN ('online', 'degraded') AND claim_id IS NULL",
             Sweep::Instances => {
                 "status IN ('online', 'degraded') AND claim_id IS NULL
-                AND provider IS NOT NULL AND instance_id IS NOT NULL AND runtime <> 'external'"
+                AND provider IS NOT NULL AND instance_id IS NOT NULL AND runtime <> 'external'
+                AND instance_id <> ''"
             }
             Sweep::Provisioning => "status = 'provisioning' AND claim_id IS NULL",
             Sweep::Idle => {
@@ -249,28 +250,6 @@ impl Store {
         let sql = AssertSqlSafe(sweep.waiting(self.backend()));
         let rows = fetch_all!(self.read(), (Option<String>, i64), sql, count(after_ms), count(limit))?;
         Ok(rows.into_iter().map(|(provider, n)| (provider, u64::try_from(n).unwrap_or(0))).collect())
-    }
-
-    /// Gives rows back that were taken and not looked at.
-    pub async fn defer(&self, sweep: Sweep, ids: &[String]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let column = sweep.column();
-        let set = format!("UPDATE workspaces SET {column} = (SELECT now FROM clock) WHERE id");
-        match self.write() {
-            On::Sqlite(db) => {
-                let ids = serde_json::to_string(ids).map_err(|e| sqlx::Error::Encode(e.into()))?;
-                let sql = format!("{set} IN (SELECT value FROM json_each($1))");
-                sqlx::query(AssertSqlSafe(sql)).bind(ids).execute(db).await?;
-            }
-            On::Postgres(db) => {
-                let ids: Vec<_> = ids.iter().map(|id| text(id)).collect();
-                let sql = format!("{set} = ANY($1)");
-                sqlx::query(AssertSqlSafe(sql)).bind(ids).execute(db).await?;
-            }
-        }
-        Ok(())
     }
 
     /// The database's plan for taking what is due, a line each; for tests.

@@ -28,14 +28,14 @@ const BLUE: &str = "blue";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One database, one control plane, and hosts that share them.
-struct Scene {
+pub(crate) struct Scene {
     hosts: Vec<TestHost>,
-    plane: ControlPlane,
-    db: TestDb,
+    pub(crate) plane: ControlPlane,
+    pub(crate) db: TestDb,
 }
 
 impl Scene {
-    async fn new(backend: Backend) -> Self {
+    pub(crate) async fn new(backend: Backend) -> Self {
         Self::of(backend, 1).await
     }
 
@@ -54,12 +54,12 @@ impl Scene {
         Setup { providers: self.plane.clients(), ..Setup::default() }
     }
 
-    fn host(&self) -> &TestHost {
+    pub(crate) fn host(&self) -> &TestHost {
         &self.hosts[0]
     }
 
     /// A workspace whose first box runs at `provider` and has spoken.
-    async fn workspace(&self, provider: &str) -> Running {
+    pub(crate) async fn workspace(&self, provider: &str) -> Running {
         self.workspace_with(json!({ "name": "w", "provider": provider })).await
     }
 
@@ -73,7 +73,7 @@ impl Scene {
     }
 
     /// The one box of a workspace, with its token.
-    async fn running(&self, id: &str) -> Running {
+    pub(crate) async fn running(&self, id: &str) -> Running {
         let boxes = self.plane.running(id);
         let [only] = boxes.as_slice() else { panic!("{} boxes run of {id}: {boxes:?}", boxes.len()) };
         let spec = self.plane.spec(&only.provider, &only.instance).expect("it runs");
@@ -109,7 +109,7 @@ impl Scene {
     }
 
     /// Waits until `so`.
-    async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !so().await {
             assert!(Instant::now() < until, "never: {what}");
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// Waits until nothing is under way, and then holds the row to what runs.
-    async fn settled(&self, id: &str) {
+    pub(crate) async fn settled(&self, id: &str) {
         self.until("no claim is open", async || self.row(id).await["claim_id"].is_null()).await;
         self.until("nothing is owed", async || {
             self.db.store.effect_counts().await.expect("reading the outbox") == (0, 0)
@@ -143,10 +143,10 @@ impl Scene {
 
 /// A running box.
 #[derive(Clone, Debug)]
-struct Running {
-    id: String,
-    at: BoxName,
-    token: String,
+pub(crate) struct Running {
+    pub(crate) id: String,
+    pub(crate) at: BoxName,
+    pub(crate) token: String,
 }
 
 fn to(provider: &str) -> Value {
