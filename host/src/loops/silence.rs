@@ -29,7 +29,8 @@ impl Tick for Silence {
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let mut tally = Tally::default();
-            let (after, again) = (self.config.silent_after_ms, self.config.silence_ms);
+            // Half a tick, or who is looked at late in one would not be due early in the next.
+            let (after, again) = (self.config.silent_after_ms, self.config.silence_ms / 2);
             let Batch { due, full } = self.sweeper.take(Sweep::Silence, after, again, &mut tally).await?;
             let asked = due.into_iter().map(|due| {
                 let for_ = due.facts.now - due.since;
