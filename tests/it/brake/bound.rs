@@ -88,3 +88,23 @@ async fn in_the_second_of_a_release_the_rate_holds(
     }
     assert_eq!(events(&db, "WORKSPACE_OFFLINE").await, 5);
 }
+
+/// Whatever is set and counted: never less than the number, never more than all.
+#[test]
+fn the_bound_is_the_share_and_at_least_the_number() {
+    let shares = [0.0, 0.001, 0.1, 0.2, 0.5, 0.999, 1.0];
+    let rows = [0, 1, 9, 10, 11, 99, 5_000, 1_000_000, u64::from(u32::MAX)];
+    for (share, number) in shares.into_iter().flat_map(|share| rows.map(|number| (share, number))) {
+        let limits = BrakeLimits { share, number, ..LIMITS };
+        let mut before = 0;
+        for live in rows {
+            let bound = limits.bound(live);
+            assert!(bound >= number && bound <= number.max(live), "{limits:?} of {live}: {bound}");
+            assert!(bound == number || bound as f64 <= share * live as f64, "{limits:?} of {live}: {bound}");
+            assert!(bound >= before, "more rows, and fewer may go down: {limits:?} of {live}");
+            before = bound;
+        }
+    }
+    let default = BrakeLimits { share: 0.2, ..LIMITS };
+    assert_eq!([0, 49, 50, 54, 55, 5_000].map(|live| default.bound(live)), [10, 10, 10, 10, 11, 1_000]);
+}

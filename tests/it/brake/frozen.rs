@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rstest::rstest;
 use serde_json::json;
 use sprag::store::Backend;
 use tempfile::TempDir;
@@ -138,15 +137,19 @@ async fn agents(host: &Process) -> Agents {
     Agents { ids, speak, talking }
 }
 
-#[rstest]
-#[case::sqlite(Backend::Sqlite, 1)]
-#[case::postgres(Backend::Postgres, 1)]
-#[case::one_of_three(Backend::Postgres, 3)]
+/// Side by side, since they mostly wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_was_frozen_for_two_windows_takes_nobody_down(
-    #[case] backend: Backend,
-    #[case] hosts: usize,
-) {
+async fn a_host_that_was_frozen_for_two_windows_takes_nobody_down() {
+    tokio::join!(frozen(Backend::Sqlite, 1), frozen(Backend::Postgres, 1));
+}
+
+/// Nobody but it could have heard its agents, and the others do not take that for silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_down_while_one_host_of_three_is_frozen() {
+    frozen(Backend::Postgres, 3).await;
+}
+
+async fn frozen(backend: Backend, hosts: usize) {
     let fleet = Hosts::start(TestDb::new(backend).await, hosts).await;
     let before = fleet.reasons().await.len();
     // Its agents do not queue for it: what they said meanwhile is lost.

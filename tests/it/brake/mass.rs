@@ -25,12 +25,10 @@ async fn a_fleet_that_goes_silent_at_once_stays_up(#[case] backend: Backend, #[c
     scene.tick("census").await;
     let first = scene.tick("silence").await;
     assert!(first.iter().all(|tally| tally.flipped == 0 && tally.skipped["braked"] == 200), "{first:?}");
-    for _ in 0..10 {
+    for _ in 0..5 {
         scene.tick("silence").await;
     }
-    for _ in 0..3 {
-        scene.sweep().await;
-    }
+    scene.sweep().await;
     assert_eq!(scene.down().await, 0, "what waits behind a batch was seen");
     for _ in 0..2 {
         scene.tick("pulse").await;

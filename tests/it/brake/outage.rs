@@ -1,6 +1,5 @@
 //! The database is away for two windows, and then back.
 
-use rstest::rstest;
 use sprag::store::Backend;
 use sqlx::Connection as _;
 use tokio::time::sleep;
@@ -20,11 +19,10 @@ async fn is_back(fleet: &Hosts) {
     fleet.the_silent_go_down().await;
 }
 
-#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_that_was_stopped_for_two_windows_takes_nobody_down(#[values(1, 3)] hosts: usize) {
+async fn postgres_that_was_stopped_for_two_windows_takes_nobody_down() {
     let mut cluster = Cluster::start().await;
-    let fleet = Hosts::start(TestDb::at(&cluster.url).await, hosts).await;
+    let fleet = Hosts::start(TestDb::at(&cluster.url).await, 3).await;
     fleet.all_speak(false);
     cluster.stop().await;
     sleep(WINDOW * 2).await;
