@@ -30,9 +30,10 @@ const FLIPPED: &str = "
     INSERT INTO brake_flips (scope, second, flips) SELECT $1, clock.now / 1000, 1 FROM clock WHERE TRUE
     ON CONFLICT (scope, second) DO UPDATE SET flips = brake_flips.flips + 1";
 
-/// Since `$2`, in the database's time.
+/// Since the second of `$2`, in the database's time: a second too many, or a
+/// release would be without a bound in its own.
 const FLIPS: &str = "
-    SELECT CAST(COALESCE(SUM(flips), 0) AS BIGINT) FROM brake_flips WHERE scope = $1 AND second > $2 / 1000";
+    SELECT CAST(COALESCE(SUM(flips), 0) AS BIGINT) FROM brake_flips WHERE scope = $1 AND second >= $2 / 1000";
 
 const NOW: &str = "SELECT now FROM clock";
 
@@ -266,7 +267,8 @@ impl Store {
 
     /// How every scope stands.
     pub async fn brake_states(&self) -> Result<Vec<(String, BrakeState)>, StoreError> {
-        let rows = fetch_all!(self.read(), (String, String), "SELECT scope, state FROM brakes")?;
+        let rows =
+            fetch_all!(self.read(), (String, String), "SELECT scope, state FROM brakes ORDER BY scope")?;
         let read = |(scope, state): (String, String)| {
             let state = At { table: "brakes", id: &scope }.parse("state", &state, "free, held or easing")?;
             Ok((scope, state))

@@ -5,9 +5,11 @@
 //! that agents may be talking to is gone), it says so here, in the database's
 //! time, and every host reckons silence from then on.
 
+use sqlx::AssertSqlSafe;
+
 use super::error::StoreError;
 use super::events;
-use super::pool::{Store, Tx};
+use super::pool::{Backend, Store, Tx};
 use super::rows::{At, count, text};
 use crate::facts::{Reason, Timestamp};
 
@@ -28,7 +30,9 @@ const SEEN: &str = "
     INSERT INTO hosts (id, name, started_at, seen_at) SELECT $1, $2, clock.now, clock.now FROM clock WHERE TRUE
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
 
-const DISTRUST: &str = "UPDATE fleet SET trusted_from = $1, distrust = $2 WHERE trusted_from < $1";
+/// What lies ahead by more than `$3` was written by a clock that has been set back since.
+const DISTRUST: &str = "
+    UPDATE fleet SET trusted_from = $1, distrust = $2 WHERE trusted_from < $1 OR trusted_from > $1 + $3";
 
 const HOSTS: &str = "SELECT name, started_at, seen_at FROM hosts ORDER BY name, id";
 
@@ -90,7 +94,7 @@ impl Store {
         execute!(tx.on(), FORGET, text(&host.id), text(&host.name), forget)?;
         execute!(tx.on(), SEEN, text(&host.id), text(&host.name))?;
         if let Some(reason) = &distrust {
-            distrust_until_now(&mut tx, &before, reason).await?;
+            distrust_until_now(&mut tx, before.now, reason).await?;
         }
         tx.commit().await?;
         let at = At { table: "fleet", id: "1" };
@@ -146,9 +150,16 @@ impl Before {
     }
 }
 
-async fn distrust_until_now(tx: &mut Tx, before: &Before, reason: &Reason) -> Result<(), StoreError> {
-    let changed = execute!(tx.on(), DISTRUST, before.now, text(&reason.code))?;
-    let news = before.trusted_from > 0 && before.now - before.trusted_from > EPISODE_MS;
+async fn distrust_until_now(tx: &mut Tx, now: i64, reason: &Reason) -> Result<(), StoreError> {
+    let lock = match tx.backend() {
+        Backend::Sqlite => TRUSTED_FROM.to_owned(),
+        Backend::Postgres => format!("{TRUSTED_FROM} FOR UPDATE"),
+    };
+    // Read under the lock: of hosts that all find it at once, one says so.
+    let locked = fetch_optional!(tx.on(), (i64, Option<String>), AssertSqlSafe(lock))?;
+    let last = locked.map_or(0, |(last, _)| last);
+    let changed = execute!(tx.on(), DISTRUST, now, text(&reason.code), EPISODE_MS)?;
+    let news = last > 0 && now.abs_diff(last) > EPISODE_MS.unsigned_abs();
     if changed == 1 && news {
         events::record_fleet(tx, events::DISTRUSTED, "distrust", reason).await?;
     }

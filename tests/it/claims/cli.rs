@@ -12,53 +12,16 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::{BLUE, RED, Running, Scene, to};
+use crate::support::cli::{self, Ran};
 use crate::support::control_plane::{Verb, What, Where};
 use crate::support::host::ADMIN;
-use crate::support::sprag_bin;
-
-/// What a run printed, and its exit code.
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    /// Words that stand in this order, in one line each.
-    fn shows(&self, lines: &[&[&str]]) {
-        let mut rest = self.out.lines();
-        for words in lines {
-            let found = rest.any(|line| words.iter().all(|word| line.split_whitespace().any(|w| w == *word)));
-            assert!(found, "no line of {words:?} in its place in\n{}{}", self.out, self.err);
-        }
-    }
-
-    fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
-        self
-    }
-
-    /// It could not be asked; the error says all of these.
-    fn refused(self, says: &[&str]) {
-        let ran = self.exits(2);
-        assert_eq!(ran.out, "");
-        for what in says {
-            assert!(ran.err.contains(what), "no {what:?} in {}", ran.err);
-        }
-    }
-}
 
 fn command(scene: &Scene, args: &[&str]) -> Command {
-    let mut command = Command::new(sprag_bin());
-    command.args(args).env("SPRAG_URL", &scene.host().url).env("SPRAG_ADMIN_TOKEN", ADMIN);
-    command.kill_on_drop(true);
-    command
+    cli::command(&scene.host().url, args)
 }
 
 async fn sprag(scene: &Scene, args: &[&str]) -> Ran {
-    let ran = command(scene, args).output().await.expect("running sprag");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ran { code: ran.status.code(), out: text(ran.stdout), err: text(ran.stderr) }
+    cli::sprag(&scene.host().url, args).await
 }
 
 /// Its box says that it is well and has a task.

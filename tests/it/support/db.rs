@@ -21,6 +21,7 @@ pub struct TestDb {
 enum Place {
     File(#[allow(dead_code, reason = "removed on drop")] TempDir),
     Database(String),
+    Elsewhere,
 }
 
 impl TestDb {
@@ -42,6 +43,13 @@ impl TestDb {
         Self { store, url, _place: place }
     }
 
+    /// The empty database at `url`, which somebody else makes and removes.
+    pub async fn at(url: &str) -> Self {
+        let store = Store::connect(url).await.expect("opening a new database");
+        store.migrate().await.expect("migrating a new database");
+        Self { store, url: url.to_owned(), _place: Place::Elsewhere }
+    }
+
     /// Runs SQL behind the store's back.
     pub async fn sql(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
@@ -55,6 +63,21 @@ impl TestDb {
                 let mut db = PgConnection::connect(&self.url).await.expect("Postgres");
                 sqlx::raw_sql(sql).execute(&mut db).await.expect("the statement");
                 db.close().await.expect("closing Postgres");
+            }
+        }
+    }
+
+    /// One number, read behind the store's back.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self.store.backend() {
+            Backend::Sqlite => {
+                let mut db = sqlx::SqliteConnection::connect(&self.url).await.expect("SQLite");
+                sqlx::query_scalar(sql).fetch_one(&mut db).await.expect("a number")
+            }
+            Backend::Postgres => {
+                let mut db = PgConnection::connect(&self.url).await.expect("Postgres");
+                sqlx::query_scalar(sql).fetch_one(&mut db).await.expect("a number")
             }
         }
     }

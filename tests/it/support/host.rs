@@ -35,6 +35,8 @@ pub struct Setup {
     pub http: HttpConfig,
     /// Whether the shipped policies are made a revision.
     pub policies: bool,
+    /// Which those are.
+    pub policy_dir: PathBuf,
     /// Advance, as a test wants it.
     pub between: Option<Arc<dyn sprag::advance::Between>>,
     pub providers: BTreeMap<String, Arc<dyn Provisioner>>,
@@ -44,6 +46,8 @@ pub struct Setup {
     pub webhook: Option<Webhook>,
     pub loops: LoopsConfig,
     pub brake: BrakeConfig,
+    /// Whether the loops tick by themselves; else a test ticks them.
+    pub timed: bool,
     pub privileged_plugins: Vec<String>,
 }
 
@@ -53,6 +57,7 @@ impl Default for Setup {
             registration: Registration::Token,
             http: HttpConfig::default(),
             policies: true,
+            policy_dir: policy_dir(),
             between: None,
             providers: BTreeMap::new(),
             provisioning: ProvisioningConfig { backoff_ms: 5, backoff_max_ms: 20, ..Default::default() },
@@ -61,6 +66,7 @@ impl Default for Setup {
             webhook: None,
             loops: LoopsConfig::default(),
             brake: BrakeConfig::default(),
+            timed: true,
             privileged_plugins: Vec::new(),
         }
     }
@@ -125,7 +131,7 @@ impl TestHost {
         let metrics = Arc::new(Metrics::default());
         let revisions = Arc::new(Revisions::new(store.clone(), sandbox(), metrics.clone()));
         if setup.policies {
-            let shipped = read_dir(&policy_dir()).await.expect("the shipped policies");
+            let shipped = read_dir(&setup.policy_dir).await.expect("the shipped policies");
             revisions.activate(FROM_DIR, shipped).await.expect("activating them");
         }
         let mut advance = Advance::new(store.clone(), revisions.active(), metrics.clone(), 1);
@@ -164,7 +170,9 @@ impl TestHost {
             name: url.clone(),
         };
         let loops = Arc::new(Loops::new(&parts, &setup.loops, &setup.brake));
-        tokio::spawn(loops.clone().run(stop.clone()));
+        if setup.timed {
+            tokio::spawn(loops.clone().run(stop.clone()));
+        }
         let registry = Registry {
             store,
             advance,

@@ -3,6 +3,8 @@
 //! `cargo xtask test` sets the variables read here. Where one is missing the
 //! test fails and says so; nothing is skipped.
 
+pub mod cli;
+pub mod cluster;
 pub mod control_plane;
 pub mod db;
 pub mod fleet;

@@ -33,7 +33,7 @@ impl Process {
     /// [`Process::start`] on this address, where a host before it may have been.
     pub async fn start_at(listen: &str, database_url: &str, state_dir: &Path, config: &str) -> Self {
         let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        Self::launch(listen, database_url, state_dir, &config, Some(ADMIN), &[]).await
+        Self::start_in_at(listen, database_url, state_dir, &config, Some(ADMIN), &[]).await
     }
 
     /// [`Process::start`] with variables of its own.
@@ -55,10 +55,11 @@ impl Process {
         admin: Option<&str>,
         env: &[(&str, &str)],
     ) -> Self {
-        Self::launch("127.0.0.1:0", database_url, state_dir, config, admin, env).await
+        Self::start_in_at("127.0.0.1:0", database_url, state_dir, config, admin, env).await
     }
 
-    async fn launch(
+    /// [`Process::start_in`] on this address.
+    pub async fn start_in_at(
         listen: &str,
         database_url: &str,
         state_dir: &Path,
