@@ -169,6 +169,14 @@ impl Config {
         self.claims.check().map_err(anyhow::Error::msg)?;
         self.loops.check().map_err(anyhow::Error::msg)?;
         self.brake.check().map_err(anyhow::Error::msg)?;
+        if self.loops.silent_after_ms <= self.brake.lost_ms {
+            bail!(
+                "loops.silent_after_ms is {}; more than brake.lost_ms, {}: \
+                 the agents of a host that is lost would count as silent before it does",
+                self.loops.silent_after_ms,
+                self.brake.lost_ms
+            );
+        }
         self.effects.check(&self.provisioning).map_err(anyhow::Error::msg)?;
         let nowhere = self.listen.ip().is_unspecified() && self.provisioning.registry_url.is_none();
         if nowhere && !self.providers.0.is_empty() {

@@ -26,6 +26,7 @@ impl Tick for Census {
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let counted = self.store.count_live(self.config.count_ms / 2, &self.config.limits()).await?;
+            self.store.forget_hosts(self.config.forget_ms).await?;
             let mut tally = Tally::default();
             if !counted {
                 tally.skip("counted-by-another");

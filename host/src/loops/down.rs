@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::config::LoopsConfig;
 use super::driver::{Tally, Tick};
-use super::sweep::{Batch, Sweeper};
+use super::sweep::{Batch, Sweeper, tolerated};
 use crate::advance::Advanced;
 use crate::facts::Cause;
 use crate::store::{StoreError, Sweep};
@@ -35,11 +35,13 @@ impl Tick for Down {
             let Batch { due, full } = self.sweeper.take(Sweep::Down, every, every, &mut tally).await?;
             for due in due {
                 let cause = Cause::Silence { for_: due.facts.now - due.since };
-                match self.sweeper.advance.from(due.facts, &cause, None).await? {
-                    Advanced::Moved { .. } => tally.flipped += 1,
-                    Advanced::NoEdge(_) | Advanced::Held { .. } => tally.skip("asked"),
-                    Advanced::Claimed { .. } => tally.skip("claimed"),
-                    _ => tally.skip("outran"),
+                let advanced = self.sweeper.advance.from(due.facts, &cause, None).await;
+                match tolerated(advanced, &mut tally)? {
+                    None => {}
+                    Some(Advanced::Moved { .. }) => tally.flipped += 1,
+                    Some(Advanced::NoEdge(_) | Advanced::Held { .. }) => tally.skip("asked"),
+                    Some(Advanced::Claimed { .. }) => tally.skip("claimed"),
+                    Some(_) => tally.skip("outran"),
                 }
             }
             // So many a minute: what is down has been so for a while, and starts are dear.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::config::LoopsConfig;
 use super::driver::{Tally, Tick};
-use super::sweep::{Batch, Sweeper, still};
+use super::sweep::{Batch, Sweeper, still, tolerated};
 use crate::claims::{Claims, CommandError, Commanded};
 use crate::store::{StoreError, Sweep};
 
@@ -32,8 +32,22 @@ impl Tick for Idle {
             let mut tally = Tally::default();
             let Batch { due, full } =
                 self.sweeper.take(Sweep::Idle, 0, self.config.idle_ms, &mut tally).await?;
+            if due.is_empty() {
+                return Ok(tally);
+            }
+            let held = self.sweeper.held().await?;
             for due in due {
-                let (still, idle_ms) = (still(&due.facts), due.facts.now - due.since);
+                let heard = due.facts.workspace.last_heartbeat_at.unwrap_or(0);
+                // That it had no task is what it said last; who says nothing may have one.
+                if due.facts.now - heard > self.config.silent_after_ms {
+                    tally.skip("not-heard");
+                    continue;
+                }
+                if held.includes(due.facts.workspace.provider.as_deref()) {
+                    tally.skip("braked");
+                    continue;
+                }
+                let (still, idle_ms) = (still(&due.facts, due.taken_at), due.facts.now - due.since);
                 match self.claims.hibernate_idle(due.facts, idle_ms, still).await {
                     Ok(Commanded::Claimed(_)) => tally.flipped += 1,
                     Ok(Commanded::Denied { .. }) => tally.skip("held"),
@@ -41,7 +55,9 @@ impl Tick for Idle {
                     Ok(Commanded::NoEdge(_)) => tally.skip("no-edge"),
                     Ok(Commanded::Outran) => tally.skip("outran"),
                     Ok(Commanded::Unknown) => tally.skip("gone"),
-                    Err(CommandError::Store(error)) => return Err(error),
+                    Err(CommandError::Store(error)) => {
+                        tolerated::<()>(Err(error), &mut tally)?;
+                    }
                     Err(_) => tally.skip("stopping"),
                 }
             }

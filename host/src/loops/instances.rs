@@ -62,7 +62,10 @@ impl Tick for Instances {
             let mut confirmed = Vec::new();
             for listed in not_running {
                 match self.confirm(&listed).await {
-                    Ok((facts, probe)) => confirmed.push(Asked::of(facts, Cause::Probed(probe))),
+                    Ok((facts, probe)) => {
+                        let at = facts.now;
+                        confirmed.push(Asked::of(facts, at, Cause::Probed(probe)));
+                    }
                     Err(why) => {
                         let (id, instance) = (&listed.workspace.id, &listed.workspace.instance_id);
                         tracing::info!(

@@ -101,6 +101,7 @@ impl Loops {
             trust,
             config: brake.clone(),
             metrics: parts.metrics.clone(),
+            starting: true.into(),
         }));
         let census = driver(Arc::new(Census { store: parts.store.clone(), config: brake.clone() }));
         let outbox = driver(Arc::new(outbox::Outbox(parts.effects.clone())));

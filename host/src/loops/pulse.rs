@@ -2,6 +2,7 @@
 //! could have been heard since the last one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -22,6 +23,8 @@ pub(super) struct Pulses {
     pub(super) trust: Arc<Trust>,
     pub(super) config: BrakeConfig,
     pub(super) metrics: Arc<Metrics>,
+    /// It has not pulsed yet.
+    pub(super) starting: AtomicBool,
 }
 
 impl Tick for Pulses {
@@ -41,6 +44,7 @@ impl Tick for Pulses {
         Box::pin(async {
             let pulse = self.pulse().await.inspect_err(|_| self.trust.failed())?;
             self.trust.pulsed(pulse.now);
+            self.starting.store(false, Ordering::Relaxed);
             if let Some(reason) = &pulse.distrust {
                 // The 1st, 2nd, 4th, … of each: a lost host is distrust once a second.
                 if self.metrics.distrusted(&reason.code).is_power_of_two() {
@@ -60,9 +64,10 @@ impl Pulses {
     async fn pulse(&self) -> Result<Pulse, StoreError> {
         let patience = self.config.patience();
         let begun = Instant::now();
-        let pulse = self.store.pulse(&self.host, self.trust.gap(), &patience).await?;
+        let starting = self.starting.load(Ordering::Relaxed);
+        let pulse = self.store.pulse(&self.host, starting, self.trust.gap(), &patience).await?;
         match self.trust.odd(begun, pulse.now) {
-            Some(reason) => self.store.pulse(&self.host, Some(reason), &patience).await,
+            Some(reason) => self.store.pulse(&self.host, starting, Some(reason), &patience).await,
             None => Ok(pulse),
         }
     }

@@ -1,6 +1,7 @@
 //! What the sweeps share: rows are taken, all of them judged, the brake is asked
 //! about those that would go down, and only then is anything written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use tokio::time::Instant;
 use super::driver::Tally;
 use super::trust::Trust;
 use crate::advance::{Advance, Found, Look, Settled};
-use crate::facts::Cause;
+use crate::facts::{Cause, Timestamp};
+use crate::machine::Status;
 use crate::store::{
-    BrakeLimits, ByProvider, Down, Due, FLEET, Snapshot, Still, Store, StoreError, Sweep, provider_scope,
+    BrakeLimits, BrakeState, ByProvider, Down, Due, FLEET, Snapshot, Still, Store, StoreError, Sweep,
+    provider_scope,
 };
 
 /// Rows that were heard of meanwhile, moved by one statement.
@@ -65,7 +68,7 @@ impl Evidence {
         let asked = due.into_iter().map(|due| {
             count(&mut of, &due.facts);
             let cause = cause(&due);
-            Asked::of(due.facts, cause)
+            Asked::of(due.facts, due.taken_at, cause)
         });
         Self { asked: asked.collect(), of, full }
     }
@@ -84,18 +87,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of(facts: Snapshot, cause: Cause) -> Self {
-        Self { still: still(&facts), facts, cause }
+    pub(super) fn of(facts: Snapshot, taken_at: Timestamp, cause: Cause) -> Self {
+        Self { still: still(&facts, taken_at), facts, cause }
     }
 }
 
 /// What must be so when the step is written.
-pub(super) fn still(facts: &Snapshot) -> Still {
+pub(super) fn still(facts: &Snapshot, taken_at: Timestamp) -> Still {
     Still {
         last_heartbeat_at: facts.workspace.last_heartbeat_at,
         instance_id: facts.workspace.instance_id.clone(),
-        taken_at: facts.now,
-        until: facts.now + FRESH_MS,
+        taken_at,
+        until: taken_at + FRESH_MS,
         down: None,
     }
 }
@@ -127,6 +130,7 @@ impl Sweeper {
             return Ok(Batch::default());
         }
         let begun = Instant::now();
+        self.store.recall(sweep, REARMED_AT_ONCE).await?;
         while self.store.rearm(sweep, after_ms, REARMED_AT_ONCE).await? >= u64::from(REARMED_AT_ONCE)
             && begun.elapsed() < REARMING
         {}
@@ -139,7 +143,7 @@ impl Sweeper {
             tally.skip("unreadable");
         }
         let full = looked >= usize::try_from(rows).unwrap_or(usize::MAX);
-        let newest = taken.due.iter().map(|due| due.facts.now).max();
+        let newest = taken.due.iter().map(|due| due.taken_at).max();
         if let (Some(now), Err(distrust)) = (newest, self.trust.vouch(newest)) {
             tracing::warn!(reason = distrust.0, now, "this sweep is left out");
             tally.skip_many(distrust.0, taken.due.len());
@@ -158,34 +162,50 @@ impl Sweeper {
     ) -> Result<(), StoreError> {
         let mut down = Vec::new();
         for Asked { facts, cause, mut still } in asked {
-            let provider = facts.workspace.provider.clone();
-            still.down = Some(Down { provider, limits: self.limits });
-            match self.advance.look(facts, &cause, &still).await? {
-                Look::Claimed => tally.skip("claimed"),
-                Look::NoEdge => tally.skip("no-edge"),
-                Look::Found(found) if found.moves().is_some() => down.push(*found),
-                Look::Found(found) => self.settled(self.advance.settle(*found).await?, tally),
+            // What does not live yet is no share of what lives.
+            if matches!(facts.workspace.status, Status::Online | Status::Degraded) {
+                let provider = facts.workspace.provider.clone();
+                still.down = Some(Down { provider, limits: self.limits });
+            }
+            let look = self.advance.look(facts, &cause, &still).await;
+            match tolerated(look, tally)? {
+                None => {}
+                Some(Look::Claimed) => tally.skip("claimed"),
+                Some(Look::NoEdge) => tally.skip("no-edge"),
+                Some(Look::Found(found)) if found.moves().is_some() => down.push(*found),
+                Some(Look::Found(found)) => {
+                    let settled = self.advance.settle(*found).await;
+                    self.settled(tolerated(settled, tally)?, tally);
+                }
             }
         }
         tally.more = full;
         if down.is_empty() {
             return Ok(());
         }
-        let mut wanted = wanted(&down);
-        if full {
-            self.foresee(sweep, after_ms, &of, &mut wanted).await?;
-        }
-        let held = self.store.ask_brake(&wanted, &self.limits).await?;
-        let is_held = |found: &Found| {
-            held.contains(FLEET) || found.provider().is_some_and(|p| held.contains(&provider_scope(p)))
+        let held = if sweep == Sweep::Provisioning {
+            self.held().await?
+        } else {
+            let mut wanted = wanted(&down);
+            if full {
+                self.foresee(sweep, after_ms, &of, &mut wanted).await?;
+            }
+            Held(self.store.ask_brake(&wanted, &self.limits).await?)
         };
-        let (braked, free): (Vec<_>, Vec<_>) = down.into_iter().partition(is_held);
+        let (braked, free): (Vec<_>, Vec<_>) =
+            down.into_iter().partition(|found| held.includes(found.provider()));
         if !braked.is_empty() {
             tally.skip_many("braked", braked.len());
             // What is held waits for its turn, and not for this host to go through all of it.
             tally.more = false;
         }
         self.write(free, tally).await
+    }
+
+    /// Where the brake lets nothing down just now.
+    pub(super) async fn held(&self) -> Result<Held, StoreError> {
+        let states = self.store.brake_states().await?.into_iter();
+        Ok(Held(states.filter(|(_, state)| *state == BrakeState::Held).map(|(scope, _)| scope).collect()))
     }
 
     async fn write(&self, down: Vec<Found>, tally: &mut Tally) -> Result<(), StoreError> {
@@ -196,8 +216,8 @@ impl Sweeper {
         });
         let mut settled = futures::stream::iter(settle).buffer_unordered(WRITES_AT_ONCE);
         while let Some((provider, settled)) = settled.next().await {
-            let settled = settled?;
-            if settled == Settled::Braked {
+            let settled = tolerated(settled, tally)?;
+            if settled == Some(Settled::Braked) {
                 *refused.entry(provider).or_default() += 1;
             }
             self.settled(settled, tally);
@@ -210,12 +230,13 @@ impl Sweeper {
         Ok(())
     }
 
-    fn settled(&self, settled: Settled, tally: &mut Tally) {
+    fn settled(&self, settled: Option<Settled>, tally: &mut Tally) {
         match settled {
-            Settled::Moved { .. } => tally.flipped += 1,
-            Settled::Held => tally.skip("held"),
-            Settled::Outran => tally.skip("outran"),
-            Settled::Braked => tally.skip("braked"),
+            None => {}
+            Some(Settled::Moved { .. }) => tally.flipped += 1,
+            Some(Settled::Held) => tally.skip("held"),
+            Some(Settled::Outran) => tally.skip("outran"),
+            Some(Settled::Braked) => tally.skip("braked"),
         }
     }
 
@@ -242,6 +263,31 @@ impl Sweeper {
             }
         }
         Ok(())
+    }
+}
+
+/// The scopes in which nothing goes down.
+pub(super) struct Held(BTreeSet<String>);
+
+impl Held {
+    pub(super) fn includes(&self, provider: Option<&str>) -> bool {
+        self.0.contains(FLEET) || provider.is_some_and(|p| self.0.contains(&provider_scope(p)))
+    }
+}
+
+/// One row's trouble is not the others'; a database that is away is everybody's.
+pub(super) fn tolerated<T>(
+    looked: Result<T, StoreError>,
+    tally: &mut Tally,
+) -> Result<Option<T>, StoreError> {
+    match looked {
+        Ok(looked) => Ok(Some(looked)),
+        Err(error) if error.is_unavailable() => Err(error),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a row is left as it is");
+            tally.skip("failed");
+            Ok(None)
+        }
     }
 }
 

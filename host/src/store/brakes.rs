@@ -47,7 +47,8 @@ const ALL: &str = "SELECT scope, state, since, live, wanted, over_at FROM brakes
 
 const COUNT_DUE: &str = "
     UPDATE fleet SET counted_at = (SELECT now FROM clock)
-    WHERE counted_at <= (SELECT now FROM clock) - $1 RETURNING counted_at";
+    WHERE counted_at <= (SELECT now FROM clock) - $1 OR counted_at > (SELECT now FROM clock)
+    RETURNING counted_at";
 
 const LIVE: &str = "
     SELECT provider, COUNT(*) FROM workspaces WHERE status IN ('online', 'degraded') GROUP BY provider";
@@ -56,7 +57,8 @@ const COUNTED: &str = "
     INSERT INTO brakes (scope, state, since, live) SELECT $1, 'free', clock.now, $2 FROM clock WHERE TRUE
     ON CONFLICT (scope) DO UPDATE SET live = excluded.live";
 
-const FORGET: &str = "DELETE FROM brake_flips WHERE second < $1 / 1000";
+/// Those before `$1`, and those that a clock that was set back since put after `$2`.
+const FORGET: &str = "DELETE FROM brake_flips WHERE second < $1 / 1000 OR second > $2 / 1000";
 
 /// How a brake stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +125,8 @@ pub struct Brake {
     pub flips: u64,
     /// Rows that would go down now, as last asked.
     pub wanted: u64,
-    /// When more than the bound would have gone down, last.
+    /// When too many would have gone down, last: more than the bound, or while it
+    /// does not stand free more than the number that always may.
     pub over_at: Timestamp,
 }
 
@@ -229,7 +232,8 @@ impl Store {
             let bound = limits.bound(brake.live);
             let over = match brake.state {
                 BrakeState::Free => brake.flips.saturating_add(n) > bound,
-                BrakeState::Held | BrakeState::Easing => n > bound,
+                // Each host asks about what it took: together they may be over the bound all the same.
+                BrakeState::Held | BrakeState::Easing => n > limits.number,
             };
             execute!(tx.on(), WANTED, text(&scope), count(n), over)?;
             if brake.state == BrakeState::Free && over {
@@ -321,7 +325,7 @@ impl Store {
                 events::record_fleet(&mut tx, events::BRAKE_FREE, "brake", &reason).await?;
             }
         }
-        execute!(tx.on(), FORGET, now - count(limits.window_ms).max(MINUTE_MS))?;
+        execute!(tx.on(), FORGET, now - count(limits.window_ms).max(MINUTE_MS), now + MINUTE_MS)?;
         tx.commit().await?;
         Ok(true)
     }

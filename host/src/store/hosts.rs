@@ -18,13 +18,16 @@ const EPISODE_MS: i64 = 10_000;
 
 const BEFORE: &str = "
     SELECT clock.now, fleet.trusted_from, (SELECT MAX(seen_at) FROM hosts) AS newest,
-        (SELECT name FROM hosts WHERE name <> $1 AND seen_at < clock.now - $2 AND seen_at >= clock.now - $3
+        (SELECT name FROM hosts WHERE id <> $1 AND name <> $4
+            AND seen_at < clock.now - $2 AND seen_at >= clock.now - $3
             ORDER BY seen_at DESC LIMIT 1) AS lost
     FROM clock, fleet";
 
-/// One that came back under its name, and those that nobody waits for any more.
-const FORGET: &str = "
-    DELETE FROM hosts WHERE id <> $1 AND (name = $2 OR seen_at < (SELECT now FROM clock) - $3)";
+/// A host that starts is the one that it was before.
+const NAMESAKES: &str = "DELETE FROM hosts WHERE id <> $1 AND name = $2";
+
+/// Those that nobody waits for any more.
+const FORGET: &str = "DELETE FROM hosts WHERE seen_at < (SELECT now FROM clock) - $1";
 
 const SEEN: &str = "
     INSERT INTO hosts (id, name, started_at, seen_at) SELECT $1, $2, clock.now, clock.now FROM clock WHERE TRUE
@@ -83,24 +86,34 @@ impl Store {
     pub async fn pulse(
         &self,
         host: &HostName,
+        starting: bool,
         reason: Option<Reason>,
         patience: &Patience,
     ) -> Result<Pulse, StoreError> {
         let mut tx = self.begin().await?;
         let (lost, forget) = (count(patience.lost_ms), count(patience.forget_ms));
-        let before = fetch_optional!(tx.on(), Before, BEFORE, text(&host.name), lost, forget)?;
+        let namesakes = if starting { host.name.as_str() } else { "" };
+        let before = fetch_optional!(tx.on(), Before, BEFORE, text(&host.id), lost, forget, text(namesakes))?;
         let before = before.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
         let distrust = reason.or_else(|| before.reason(patience));
-        execute!(tx.on(), FORGET, text(&host.id), text(&host.name), forget)?;
         execute!(tx.on(), SEEN, text(&host.id), text(&host.name))?;
         if let Some(reason) = &distrust {
             distrust_until_now(&mut tx, before.now, reason).await?;
         }
         tx.commit().await?;
+        if starting {
+            // By itself, so that two of one name never wait for each other.
+            execute!(self.write(), NAMESAKES, text(&host.id), text(&host.name))?;
+        }
         let at = At { table: "fleet", id: "1" };
         let now = at.number("now", before.now)?;
         let trusted_from = if distrust.is_some() { before.now } else { before.trusted_from };
         Ok(Pulse { now, trusted_from: at.number("trusted_from", trusted_from)?, distrust })
+    }
+
+    /// Forgets hosts that did not pulse for this long.
+    pub async fn forget_hosts(&self, forget_ms: u64) -> Result<(), StoreError> {
+        execute!(self.write(), FORGET, count(forget_ms)).map(drop)
     }
 
     /// This host stops, and is not missed.

@@ -36,6 +36,8 @@ pub struct Due {
     pub facts: Snapshot,
     /// Since when it has been so, in the database's time; never later than `facts.now`.
     pub since: Timestamp,
+    /// When it was taken, as the database's clock had it.
+    pub taken_at: Timestamp,
 }
 
 /// What one taking came to.
@@ -105,31 +107,35 @@ impl Sweep {
         }
     }
 
-    /// Since when the row has been so. What was not heard while nobody listened proves nothing.
+    /// Since when the row has been so. Silence while nobody listened proves nothing.
     const fn since(self) -> &'static str {
         match self {
             Sweep::Silence | Sweep::Down => {
                 "GREATEST(COALESCE(last_heartbeat_at, 0), status_since, (SELECT trusted_from FROM fleet))"
             }
             Sweep::Instances => "CAST(0 AS BIGINT)",
-            Sweep::Provisioning => "GREATEST(status_since, (SELECT trusted_from FROM fleet))",
-            Sweep::Idle => "GREATEST(COALESCE(busy_at, created_at), (SELECT trusted_from FROM fleet))",
+            Sweep::Provisioning => "status_since",
+            Sweep::Idle => "COALESCE(busy_at, created_at)",
         }
     }
 
-    /// From when on it is asked about: `$1` milliseconds after `since`, and its own limit.
+    /// From when on it is asked about: `$1` milliseconds after `since`, and its own
+    /// limit. Whoever could not be heard for a while gets a minute to say something.
     fn from(self) -> String {
+        let later = |from: String| format!("GREATEST({from}, (SELECT trusted_from FROM fleet) + 60000)");
+        let from = format!("{} + $1", self.since());
         match self {
-            Sweep::Idle => format!("{} + hibernation_idle_minutes * 60000 + $1", self.since()),
-            _ => format!("{} + $1", self.since()),
+            Sweep::Idle => later(format!("{from} + hibernation_idle_minutes * 60000")),
+            Sweep::Provisioning => later(from),
+            Sweep::Silence | Sweep::Instances | Sweep::Down => from,
         }
     }
 
     /// Rows whose turn it is; `heard`: those that are not due all the same.
-    fn turn(self, backend: Backend, heard: bool, limit: &str, lock: &str) -> String {
+    fn turn(self, backend: Backend, heard: bool, limit: &str) -> String {
         format!(
             "SELECT id FROM {table} WHERE {watched} AND {column} <= (SELECT now FROM clock)
-            AND {from} {than} (SELECT now FROM clock) ORDER BY {column} LIMIT {limit}{lock}",
+            AND {from} {than} (SELECT now FROM clock) ORDER BY {column} LIMIT {limit}",
             table = self.table(backend),
             watched = self.watched(),
             column = self.column(),
@@ -143,35 +149,57 @@ impl Sweep {
     }
 
     fn take(self, backend: Backend) -> String {
-        let returning =
-            format!(" RETURNING {}, (SELECT now FROM clock) AS now, {} AS since", facts!(), self.since());
-        self.update(backend, false, self.again(), "$3", &returning)
+        let returning = format!(
+            " RETURNING {}, (SELECT now FROM clock) AS now, {} AS since, (SELECT now FROM clock) AS taken_at",
+            facts!(),
+            self.since()
+        );
+        self.update(backend, false, &self.again(), "$3", &returning)
     }
 
-    /// When it is looked at again: `$2` milliseconds later; what has been down for
-    /// long, ever more seldom, but every hour.
-    const fn again(self) -> &'static str {
-        match self {
-            Sweep::Down => {
+    /// When it is looked at again: `$2` milliseconds later; what has been silent or
+    /// down for long, ever more seldom, but every hour.
+    fn again(self) -> String {
+        let seldom = |since, part| {
+            format!(
                 "(SELECT now FROM clock)
-                + GREATEST($2, LEAST(((SELECT now FROM clock) - status_since) / 4, 3600000))"
-            }
-            _ => "(SELECT now FROM clock) + $2",
+                + GREATEST($2, LEAST(((SELECT now FROM clock) - {since}) / {part}, 3600000))"
+            )
+        };
+        match self {
+            Sweep::Down => seldom("status_since", 4),
+            // A policy's window of eight minutes is still met to the tick.
+            Sweep::Silence => seldom(self.since(), 32),
+            _ => "(SELECT now FROM clock) + $2".to_owned(),
         }
     }
 
+    /// A clock that ran ahead, and was set back, left its times in the future. None
+    /// of these loops looks further ahead than this.
+    fn recall(self, backend: Backend) -> String {
+        let turn = format!(
+            "SELECT id FROM {} WHERE {} AND {} > (SELECT now FROM clock) + 7200000 LIMIT $1",
+            self.table(backend),
+            self.watched(),
+            self.column(),
+        );
+        self.set(backend, &turn, "0", "")
+    }
+
     fn update(self, backend: Backend, heard: bool, to: &str, limit: &str, returning: &str) -> String {
+        self.set(backend, &self.turn(backend, heard, limit), to, returning)
+    }
+
+    fn set(self, backend: Backend, turn: &str, to: &str, returning: &str) -> String {
         let column = self.column();
         let sql = match backend {
-            Backend::Sqlite => format!(
-                "UPDATE workspaces SET {column} = {to} WHERE id IN ({}){returning}",
-                self.turn(backend, heard, limit, "")
-            ),
+            Backend::Sqlite => {
+                format!("UPDATE workspaces SET {column} = {to} WHERE id IN ({turn}){returning}")
+            }
             // Whoever is writing a row just now has news of it; and two hosts share the work.
             Backend::Postgres => format!(
-                "WITH due AS MATERIALIZED ({}) UPDATE workspaces SET {column} = {to}
-                FROM due WHERE workspaces.id = due.id{returning}",
-                self.turn(backend, heard, limit, " FOR NO KEY UPDATE SKIP LOCKED")
+                "WITH due AS MATERIALIZED ({turn} FOR NO KEY UPDATE SKIP LOCKED)
+                UPDATE workspaces SET {column} = {to} FROM due WHERE workspaces.id = due.id{returning}"
             ),
         };
         dialect(backend, sql)
@@ -205,9 +233,21 @@ struct DueRow {
     #[sqlx(flatten)]
     facts: FactsRow,
     since: i64,
+    taken_at: i64,
 }
 
 impl Store {
+    /// Has up to `limit` rows looked at now that a clock put off which has been set
+    /// back since; how many.
+    pub async fn recall(&self, sweep: Sweep, limit: u32) -> Result<u64, StoreError> {
+        if sweep == Sweep::Idle {
+            // Its limits are days, for all we know.
+            return Ok(0);
+        }
+        let sql = AssertSqlSafe(sweep.recall(self.backend()));
+        execute!(self.write(), sql, i64::from(limit))
+    }
+
     /// Moves up to `limit` rows that were heard of meanwhile to where they could
     /// be due next; how many.
     pub async fn rearm(&self, sweep: Sweep, after_ms: u64, limit: u32) -> Result<u64, StoreError> {
@@ -236,9 +276,10 @@ impl Store {
         };
         let mut taken = Taken::default();
         for row in rows {
-            let since = u64::try_from(row.since).unwrap_or(0);
+            let (since, taken_at) = (u64::try_from(row.since), u64::try_from(row.taken_at));
+            let (since, taken_at) = (since.unwrap_or(0), taken_at.unwrap_or(0));
             match Snapshot::try_from(row.facts) {
-                Ok(facts) => taken.due.push(Due { since: since.min(facts.now), facts }),
+                Ok(facts) => taken.due.push(Due { since: since.min(facts.now), facts, taken_at }),
                 Err(error) => taken.unreadable.push(error),
             }
         }

@@ -65,7 +65,7 @@ fn what_stays_down_is_restarted_again_unless_that_is_switched_off() {
         assert_eq!(code(&down(after - 1).held([])), None, "{status:?}: it was heard of");
         assert_eq!(code(&down(after).setting("while-down", false).held([])), None, "{status:?}");
         assert_eq!(code(&down(after).runtime("external").held([])), None, "{status:?}");
-        let given_up = down(after).setting("give-up-after", Setting::Duration(0));
+        let given_up = down(after).setting("give-up-after", Duration::ZERO);
         assert_eq!(code(&given_up.held([])), None, "{status:?}: not heard of for too long");
     }
 }
