@@ -134,7 +134,7 @@ fn print_guide(url: &str, home: &Path, program: &Path) {
          ({shown}/agents/NAME is the box that an agent runs in now; its log is agent.log there)\n\n\
          Or kill it: the demo says with which command, for each box that it gets. Within 2 s the host finds out\n\
          that the box is not running, within 5 s that an agent is silent, and starts it again in a new one.\n\
-         (Not twice within 10 s: that is the cooldown of restarts. It stays offline then, and you restart it.)\n\
+         (Not twice within 10 s: that is the cooldown of restarts, and it stays offline for a while.)\n\
          Kill five or more at once, and the brake holds the last of them:\n  \
          sprag brake; sprag brake release; sprag loops\n\n\
          Or change a threshold in {shown}/policies/policies.toml: the host takes it over as it runs.\n\
