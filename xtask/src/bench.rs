@@ -27,6 +27,8 @@ enum What {
     Decide,
     /// Heartbeats over HTTP, beside a handler that does nothing
     Heartbeat,
+    /// A tick of the silence loop over a million rows, beside ten thousand
+    Sweep,
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
@@ -42,7 +44,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         .env("SPRAG_TEST_BIN", built.join("sprag"))
         .env("SPRAG_TEST_POLICY_DIR", policies);
     if let Some(what) = args.what {
-        bench.arg(if what == What::Decide { "decide" } else { "heartbeat" });
+        bench.arg(match what {
+            What::Decide => "decide",
+            What::Heartbeat => "heartbeat",
+            What::Sweep => "sweep",
+        });
     }
     bench.args(&args.rest);
 

@@ -206,10 +206,11 @@ impl Sweep {
     }
 
     fn waiting(self, backend: Backend) -> String {
+        // In their order, or Postgres, which can't know how few they are, reads the whole table.
         let sql = format!(
             "SELECT provider, COUNT(*) FROM (
                 SELECT provider FROM {table} WHERE {watched} AND {column} <= (SELECT now FROM clock)
-                AND {from} <= (SELECT now FROM clock) LIMIT $2
+                AND {from} <= (SELECT now FROM clock) ORDER BY {column} LIMIT $2
             ) AS waiting GROUP BY provider",
             table = self.table(backend),
             watched = self.watched(),
@@ -295,19 +296,28 @@ impl Store {
 
     /// The database's plan for taking what is due, a line each; for tests.
     pub async fn plan_of_taking(&self, sweep: Sweep) -> Result<Vec<String>, StoreError> {
-        let sql = sweep.take(self.backend());
+        self.plan(&sweep.take(self.backend()), &[0, 0, 0]).await
+    }
+
+    /// Its plan for counting what waits; for tests.
+    pub async fn plan_of_waiting(&self, sweep: Sweep) -> Result<Vec<String>, StoreError> {
+        self.plan(&sweep.waiting(self.backend()), &[0, 21]).await
+    }
+
+    async fn plan(&self, sql: &str, given: &[i64]) -> Result<Vec<String>, StoreError> {
         match self.read() {
             On::Sqlite(db) => {
                 let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-                let rows: Vec<(i64, i64, i64, String)> =
-                    sqlx::query_as(sql).bind(0).bind(0).bind(0).fetch_all(db).await?;
+                let plan = given.iter().fold(sqlx::query_as(sql), |plan, value| plan.bind(*value));
+                let rows: Vec<(i64, i64, i64, String)> = plan.fetch_all(db).await?;
                 Ok(rows.into_iter().map(|row| row.3).collect())
             }
             On::Postgres(db) => {
                 // As it is run: prepared, and planned without a look at its values.
-                let sql = format!("PREPARE p AS {sql}; EXPLAIN EXECUTE p (0, 0, 0); DEALLOCATE p");
-                let sql = AssertSqlSafe(sql);
-                let rows = sqlx::raw_sql(sql).fetch_all(db).await?;
+                let given: Vec<_> = given.iter().map(ToString::to_string).collect();
+                let given = given.join(", ");
+                let sql = format!("PREPARE p AS {sql}; EXPLAIN EXECUTE p ({given}); DEALLOCATE p");
+                let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(db).await?;
                 Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
             }
         }

@@ -1,13 +1,15 @@
-//! What `cargo xtask bench` runs: two ratios, each with its bound, each
+//! What `cargo xtask bench` runs: three ratios, each with its bound, each
 //! measured within one run so that a slow machine is slow for both sides.
 //!
 //! - `decide`: a decision in a new sandbox, beside the same rule elsewhere
 //! - `heartbeat`: heartbeats over HTTP, beside a handler that does nothing
+//! - `sweep`: a tick of the silence loop over a million rows, beside ten thousand
 //!
 //! A bound that is missed is a failed run.
 
 mod decide;
 mod heartbeat;
+mod sweep;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ enum What {
     Decide(decide::Args),
     /// Requests per second
     Heartbeat(heartbeat::Args),
+    /// Milliseconds of one tick of the silence loop
+    Sweep(sweep::Args),
     /// The host under load, as a process of its own
     #[command(hide = true)]
     Host(heartbeat::host::Args),
@@ -45,10 +49,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let kept = match Cli::parse().what {
         Some(What::Decide(args)) => decide::run(&args)?,
         Some(What::Heartbeat(args)) => heartbeat::run(&args)?,
+        Some(What::Sweep(args)) => sweep::run(&args)?,
         Some(What::Host(args)) => heartbeat::host::run(&args)?,
         None => {
             let decided = decide::run(&decide::Args::default())?;
-            heartbeat::run(&heartbeat::Args::default())? && decided
+            let beaten = heartbeat::run(&heartbeat::Args::default())?;
+            sweep::run(&sweep::Args::default())? && beaten && decided
         }
     };
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -49,6 +49,8 @@ async fn what_is_due_is_found_by_its_index(
     for whole in ["SCAN workspaces", "Seq Scan on workspaces", "TEMP B-TREE FOR ORDER", "Sort Key"] {
         assert!(!plan.contains(whole), "{whole}:\n{plan}");
     }
+    let plan = db.store.plan_of_waiting(sweep).await.expect("a plan").join("\n");
+    assert!(plan.contains(&read), "{index} is not used to count what waits:\n{plan}");
 }
 
 /// As many rows of all kinds, of which the database knows the statistics.

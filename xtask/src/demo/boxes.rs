@@ -72,13 +72,8 @@ impl Boxes {
     /// Kills those that run; how many.
     pub fn kill(&self) -> usize {
         let running = self.running();
-        for dir in &running {
-            let run = fs::read(dir.join("run.json")).ok();
-            let run: Value = run.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-            // Its lock is held, so the group is still that run's.
-            if let Some(group) = run["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
-                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-            }
+        for group in running.iter().filter_map(|dir| group_of(dir)) {
+            let _ = killpg(group, Signal::SIGKILL);
         }
         running.len()
     }
@@ -105,6 +100,19 @@ pub fn tell(dir: &Path, control: &str) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     writeln!(file, "{control}")?;
     file.persist(dir.join("control.json")).map(drop).context("cannot write a control file")
+}
+
+/// The process group of a box that runs.
+pub fn group_of(dir: &Path) -> Option<Pid> {
+    let run: Value = serde_json::from_slice(&fs::read(dir.join("run.json")).ok()?).ok()?;
+    let group = i32::try_from(run["pid"].as_i64()?).ok()?;
+    // While its lock is held the group is still that run's.
+    is_held(&dir.join("lock")).then(|| Pid::from_raw(group))
+}
+
+/// Kills all of a group.
+pub fn kill(group: Pid) -> Result<()> {
+    killpg(group, Signal::SIGKILL).with_context(|| format!("cannot kill {group}"))
 }
 
 fn is_held(lock: &Path) -> bool {

@@ -20,14 +20,16 @@ pub enum Act {
     Say(&'static str),
     /// An operator's command, and its body.
     Command(&'static str, &'static str),
+    /// Its process is killed, and all that is in its group.
+    Kill,
 }
 
-use Act::{Command, Say};
+use Act::{Command, Kill, Say};
 
 const WELL: &str = "{}";
 const TOOLS: &str = r#"{"mcp_server_present": true, "loaded_mcp_tools": ["fleet_list", "fleet_restart"]}"#;
 
-pub const CAST: [Role; 9] = [
+pub const CAST: [Role; 10] = [
     // Nobody touches it: for whoever watches to play with.
     alone("steady-eddie", &[]),
     alone(
@@ -51,8 +53,11 @@ pub const CAST: [Role; 9] = [
             (6, Say(r#"{"error_rate": 0.09}"#)),
         ],
     ),
-    alone("silent-sam", &[(12, Say(r#"{"silent": true}"#)), (25, Say(WELL))]),
-    alone("crashing-carl", &[(14, Say(r#"{"crash": 3}"#)), (8, Command("restart", "{}"))]),
+    // Nobody mends these three: the host finds them, and starts them again. What
+    // they were told lies in the old box.
+    alone("silent-sam", &[(25, Say(r#"{"silent": true}"#))]),
+    alone("crashing-carl", &[(32, Say(r#"{"crash": 3}"#))]),
+    alone("killed-kate", &[(18, Kill)]),
     alone(
         "restless-rita",
         &[

@@ -22,6 +22,29 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the killed agents of a demo before this one may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
+/// What the demo sets otherwise than `policies/policies.toml`: module, setting and
+/// value. Its agents heartbeat every second, and nobody watches for long.
+const SETTINGS: [(&str, &str, &str); 3] = [
+    ("silence", "window", r#""5s""#),
+    ("restart-cooldown", "base", r#""10s""#),
+    ("restart-cooldown", "factor", "1.0"),
+];
+
+/// How the host looks after a handful of agents, and how many may go down at once.
+const LOOPS: &str = "
+[loops]
+silence_ms = 1000
+silent_after_ms = 5000
+instances_ms = 2000
+instances_cycle_ms = 2000
+
+[brake]
+share = 0.5
+number = 4
+window_ms = 20000
+count_ms = 2000
+";
+
 /// Where the demo takes place.
 pub struct Stage {
     pub home: PathBuf,
@@ -54,6 +77,22 @@ impl Stage {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
         file.write_all(token.as_bytes())?;
         Ok(Self { home, token, _lock: lock })
+    }
+
+    /// Puts the policies, as they were built, into a directory of the demo's own.
+    pub fn policies(&self, built: &Path) -> Result<PathBuf> {
+        let place = self.home.join("policies");
+        fs::create_dir_all(&place).context("cannot make the demo's policy directory")?;
+        for entry in fs::read_dir(built)? {
+            let (from, to) = (entry?.path(), &place);
+            let Some(name) = from.file_name() else { continue };
+            if name == "policies.toml" {
+                fs::write(to.join(name), with_settings(&fs::read_to_string(&from)?)?)?;
+            } else {
+                fs::copy(&from, to.join(name)).with_context(|| format!("cannot copy {}", from.display()))?;
+            }
+        }
+        Ok(place)
     }
 
     /// Writes the configuration and starts a host with it.
@@ -91,7 +130,7 @@ impl Stage {
     fn configuration(&self, listen: SocketAddr, policies: &Path, boxes: &Boxes) -> Result<String> {
         let database = format!("sqlite:{}", self.home.join("sprag.db").display());
         let mut text = format!(
-            "listen = {}\ndatabase_url = {}\npolicy_dir = {}\n\n[effects]\ntick_ms = 200\n",
+            "listen = {}\ndatabase_url = {}\npolicy_dir = {}\n\n[effects]\ntick_ms = 200\n{LOOPS}",
             quoted(&listen.to_string())?,
             quoted(&database)?,
             quoted(&policies.display().to_string())?,
@@ -104,6 +143,25 @@ impl Stage {
         }
         Ok(text)
     }
+}
+
+/// The listing with [`SETTINGS`] in the place of what it says of them.
+fn with_settings(listing: &str) -> Result<String> {
+    let (mut module, mut set) = ("", 0);
+    let mut lines = Vec::new();
+    for line in listing.lines() {
+        let (key, value) = line.split_once('=').map_or(("", ""), |(key, value)| (key.trim(), value.trim()));
+        if key == "module" {
+            module = value.trim_matches('"');
+        }
+        let ours = SETTINGS.iter().find(|(of, name, _)| (*of, *name) == (module, key));
+        set += usize::from(ours.is_some());
+        lines.push(ours.map_or(line.to_owned(), |(_, name, value)| format!("{name} = {value}")));
+    }
+    if set != SETTINGS.len() {
+        bail!("policies.toml does not name each setting that the demo changes: {SETTINGS:?}");
+    }
+    Ok(lines.join("\n") + "\n")
 }
 
 /// A string as TOML has it, which is as JSON has it.

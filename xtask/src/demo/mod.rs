@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a host on SQLite with the shipped policies and two
 //! providers of local processes, a handful of agents in boxes of theirs, and an
-//! operator, so that statuses and claims come and go before your eyes.
+//! operator, so that statuses and claims come and go before your eyes. Some agents
+//! die or fall silent, and the host finds that out and starts them again.
 //!
 //! | File | Holds |
 //! |---|---|
@@ -20,6 +21,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +31,7 @@ use crate::cargo::Workspace;
 use crate::demo::boxes::Boxes;
 use crate::demo::client::Client;
 use crate::demo::host::Stage;
-use crate::demo::play::Play;
+use crate::demo::play::{Heard, Play};
 use crate::{policies, process};
 
 #[derive(clap::Args)]
@@ -44,11 +46,12 @@ const GONE_PATIENCE: Duration = Duration::from_secs(20);
 const NAP: Duration = Duration::from_millis(100);
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let policies = policies::build(workspace)?;
+    let built = policies::build(workspace)?;
     process::run_ok(workspace.members("build").args(["--bin", "sprag"]))?;
     let program = workspace.target.join("debug/sprag");
 
     let stage = Stage::new(&workspace.target)?;
+    let policies = stage.policies(&built)?;
     // Before the host, and so dropped after it: whatever happens, no agent is left.
     let boxes = Boxes::in_dir(&stage.home);
     let listen = free_address(args.listen)?;
@@ -59,8 +62,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     print_guide(&url, &stage.home, &program);
 
     let began = Instant::now();
-    let mut play = Play::new(&operator, &boxes, began)?;
-    let told = tell_events(operator.clone(), began, play.names());
+    let (heard, events) = mpsc::channel();
+    let mut play = Play::new(&operator, &boxes, began, events)?;
+    let told = tell_events(operator.clone(), began, play.names(), heard);
     while !process::interrupted() {
         host.check()?;
         play.go_on();
@@ -83,8 +87,15 @@ fn tell_events(
     operator: Client,
     began: Instant,
     names: HashMap<String, String>,
+    heard: mpsc::Sender<Heard>,
 ) -> thread::JoinHandle<Result<()>> {
-    thread::spawn(move || operator.events(|event| play::tell_event(began, &names, event)))
+    thread::spawn(move || {
+        operator.events(|event| {
+            play::tell_event(began, &names, event);
+            // Nobody plays any more once it all comes to its end.
+            let _ = heard.send(Heard { at: Instant::now(), event: event.clone() });
+        })
+    })
 }
 
 /// Removes every workspace, also those that a person made beside ours.
@@ -121,7 +132,12 @@ fn print_guide(url: &str, home: &Path, program: &Path) {
          What an agent says of itself is its control file. Nobody touches steady-eddie: it is yours.\n  \
          echo '{{\"error_rate\": 0.9}}' > {shown}/agents/steady-eddie/control.json\n  \
          ({shown}/agents/NAME is the box that an agent runs in now; its log is agent.log there)\n\n\
-         Or change a threshold in policies/ and run `cargo xtask policies`: the host takes it over as it runs.\n\
+         Or kill it: the demo says with which command, for each box that it gets. Within 2 s the host finds out\n\
+         that the box is not running, within 5 s that an agent is silent, and starts it again in a new one.\n\
+         (Not twice within 10 s: that is the cooldown of restarts, and it stays offline for a while.)\n\
+         Kill five or more at once, and the brake holds the last of them:\n  \
+         sprag brake; sprag brake release; sprag loops\n\n\
+         Or change a threshold in {shown}/policies/policies.toml: the host takes it over as it runs.\n\
          Ctrl-C ends it all, the agents too. Below, * is what the demo does; the rest is what the host says.\n",
         program = program.display(),
     );

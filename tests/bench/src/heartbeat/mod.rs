@@ -11,13 +11,15 @@ mod fill;
 pub mod host;
 mod load;
 
+pub use fill::Database;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::{Kept, median, required, verdict};
-use fill::{Database, Fleet};
+use fill::Fleet;
 use host::Host;
 use load::{Load, Tally};
 
@@ -55,7 +57,7 @@ impl Default for Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
+pub enum Backend {
     Sqlite,
     Postgres,
 }
