@@ -122,6 +122,7 @@ async fn a_host_that_is_lost_makes_for_distrust_until_it_is_given_up(
 
     scene.db.sql("UPDATE fleet SET distrust = 'what was before'").await;
     assert_eq!(last_seen(700_000).await, "what was before", "given up");
+    scene.hosts[0].loops.tick("census").await.expect("such a loop").expect("a tick");
     let seen = scene.db.store.hosts().await.expect("reading hosts");
     assert!(seen.iter().all(|host| host.name != scene.hosts[2].url), "{seen:?}");
 }

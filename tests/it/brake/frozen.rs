@@ -67,7 +67,7 @@ impl Hosts {
         let config = format!(
             "policy_dir = {:?}\n[database]\nacquire_timeout_ms = 500\n\
              [loops]\nsilence_ms = 200\nsilent_after_ms = 1000\n\
-             [brake]\nnumber = 1000\npulse_ms = 100\nstall_ms = 1000\nlost_ms = 1000\nslow_ms = 1000\n",
+             [brake]\nnumber = 1000\npulse_ms = 100\nstall_ms = 1000\nlost_ms = 900\nslow_ms = 1000\n",
             self.policies.path()
         );
         Process::start_in_at(listen, &self.db.url, dir.path(), &config, Some(ADMIN), &[]).await
