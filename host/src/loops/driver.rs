@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::store::StoreError;
 
 /// The longest pause after failures.
-const MOST_PAUSE: Duration = Duration::from_secs(300);
+const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a tick may take that says nothing else.
 const LIMIT: Duration = Duration::from_secs(60);
