@@ -36,7 +36,7 @@ impl Told {
     fn of(every: Duration, acts: &[Act]) -> Arc<Self> {
         Arc::new(Self {
             every,
-            most_pause: Duration::from_secs(300),
+            most_pause: Duration::from_secs(30),
             acts: Mutex::new(acts.iter().copied().collect()),
             began: Mutex::default(),
             cut_off: AtomicUsize::new(0),
