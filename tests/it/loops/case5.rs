@@ -73,6 +73,7 @@ async fn a_row_that_moved_on_is_not_given_up(
         Rival::Hold,
         Rival::Replace,
         Rival::Move(Status::Paused),
+        Rival::Distrust,
         Rival::Sleep(5 * SECOND + 1)
     )]
     rival: Rival,
@@ -107,6 +108,9 @@ async fn every_loop_leaves_a_claimed_row_alone(
     let made = boxed(&fleet, "claude-code", status).await;
     set(&fleet, &made.id, "hibernation_idle_minutes = 5, claim_id = 'c'").await;
     pass(&fleet, 60 * MINUTE).await;
+    if name == "idle" {
+        set(&fleet, &made.id, "last_heartbeat_at = (SELECT now FROM clock)").await;
+    }
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     assert_eq!(watch.tick(name).await, nothing());

@@ -22,6 +22,12 @@ async fn awake(fleet: &Fleet, minutes: u32) -> Made {
     made
 }
 
+/// Time passes, and it says that it has no task.
+async fn idles(fleet: &Fleet, made: &Made, millis: u64) {
+    pass(fleet, millis).await;
+    set(fleet, &made.id, "last_heartbeat_at = (SELECT now FROM clock)").await;
+}
+
 /// What `PATCH` does.
 async fn limit(fleet: &Fleet, made: &Made, minutes: Option<u32>) {
     let patch = Patch { hibernation_idle_minutes: Some(minutes), ..Patch::default() };
@@ -49,7 +55,7 @@ async fn what_idles_for_its_own_limit_is_put_to_sleep_by_a_claim(
     let (short, long) = (awake(&fleet, 10).await, awake(&fleet, 30).await);
     set(&fleet, &short.id, &format!("status = '{from}'")).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    pass(&fleet, 10 * MINUTE - 1).await;
+    idles(&fleet, &short, 10 * MINUTE - 1).await;
     assert_eq!(watch.tick("idle").await, nothing());
     pass(&fleet, 1).await;
     // Rows that are not due yet wait for their time.
@@ -96,7 +102,7 @@ async fn a_changed_limit_holds_at_once(#[values(Backend::Sqlite, Backend::Postgr
     pass(&fleet, 20 * MINUTE).await;
     assert_eq!(watch.tick("idle").await, nothing());
     limit(&fleet, &made, None).await;
-    pass(&fleet, 60 * MINUTE).await;
+    idles(&fleet, &made, 60 * MINUTE).await;
     assert_eq!(watch.tick("idle").await, nothing());
     limit(&fleet, &made, Some(90)).await;
     assert_eq!(watch.tick("idle").await, nothing(), "it is put off until its limit");
@@ -123,7 +129,7 @@ async fn a_row_that_has_news_is_not_put_to_sleep(
 ) {
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
-    pass(&fleet, 10 * MINUTE).await;
+    idles(&fleet, &made, 10 * MINUTE).await;
     let (path, before) = outrun(&fleet, from_ref(&made), rival);
     let watch = Watch::over(&fleet, path).await;
     assert_eq!(watch.tick("idle").await, left(1, "outran"));
@@ -141,13 +147,29 @@ async fn a_platform_and_a_laptop_stay_awake(
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
     set(&fleet, &made.id, so).await;
+    idles(&fleet, &made, 24 * 60 * MINUTE).await;
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    pass(&fleet, 24 * 60 * MINUTE).await;
     assert_eq!(watch.tick("idle").await, left(1, "held"));
     let after = seen(&fleet, &made.id).await;
     assert_eq!((after.row, after.events), (before.row, before.events));
     assert!(watch.provider.stopped().is_empty());
+}
+
+/// Whoever says nothing may be at work all the same: that is for another loop.
+#[rstest]
+#[tokio::test]
+async fn who_is_not_heard_of_is_not_called_idle(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fleet = fleet(backend).await;
+    let made = awake(&fleet, 10).await;
+    idles(&fleet, &made, 10 * MINUTE).await;
+    pass(&fleet, MINUTE + 1).await;
+    let before = seen(&fleet, &made.id).await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    assert_eq!(watch.tick("idle").await, left(1, "not-heard"));
+    assert_eq!(seen(&fleet, &made.id).await, before);
 }
 
 /// Woken, it has its whole limit again.
@@ -159,7 +181,7 @@ async fn what_was_woken_is_not_put_to_sleep_at_once(
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    pass(&fleet, 10 * MINUTE).await;
+    idles(&fleet, &made, 10 * MINUTE).await;
     assert_eq!(watch.tick("idle").await, flipped(1));
     claim(&fleet, &watch, &made).await;
     pass(&fleet, 60 * MINUTE).await;
@@ -171,7 +193,7 @@ async fn what_was_woken_is_not_put_to_sleep_at_once(
     let new = Made { token: token_of(&watch.provider.token()), ..made };
     assert_eq!(beat(&fleet, &new).await, Status::Online);
     assert_eq!(watch.tick("idle").await, nothing());
-    pass(&fleet, 10 * MINUTE - 1).await;
+    idles(&fleet, &new, 10 * MINUTE - 1).await;
     assert_eq!(watch.tick("idle").await, nothing());
     pass(&fleet, 1).await;
     assert_eq!(watch.tick("idle").await, flipped(1));
