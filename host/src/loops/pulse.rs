@@ -63,11 +63,12 @@ impl Tick for Pulses {
 impl Pulses {
     async fn pulse(&self) -> Result<Pulse, StoreError> {
         let patience = self.config.patience();
-        let begun = Instant::now();
         let starting = self.starting.load(Ordering::Relaxed);
-        let pulse = self.store.pulse(&self.host, starting, self.trust.gap(), &patience).await?;
-        match self.trust.odd(begun, pulse.now) {
-            Some(reason) => self.store.pulse(&self.host, starting, Some(reason), &patience).await,
+        let (begun, gap) = (Instant::now(), self.trust.gap());
+        let own = |now| gap.or_else(|| self.trust.jump(now));
+        let pulse = self.store.pulse(&self.host, starting, own, &patience).await?;
+        match self.trust.slow(begun) {
+            Some(reason) => self.store.pulse(&self.host, starting, |_| Some(reason), &patience).await,
             None => Ok(pulse),
         }
     }

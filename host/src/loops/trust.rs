@@ -71,13 +71,16 @@ impl Trust {
         Some(Reason::new(code, format!("{who} was away for {} ms", gap.as_millis())))
     }
 
-    /// Why the pulse that began at `begun` and brought `now` makes for distrust itself.
-    pub(super) fn odd(&self, begun: Instant, now: Timestamp) -> Option<Reason> {
+    /// Why the pulse that began at `begun` and has ended makes for distrust itself.
+    pub(super) fn slow(&self, begun: Instant) -> Option<Reason> {
         let took = begun.elapsed();
-        if took > self.slow {
-            let detail = format!("the database took {} ms for a pulse", took.as_millis());
-            return Some(Reason::new("database-slow", detail));
-        }
+        (took > self.slow).then(|| {
+            Reason::new("database-slow", format!("the database took {} ms for a pulse", took.as_millis()))
+        })
+    }
+
+    /// Why the time before a pulse that says that it is `now` can't be reckoned with.
+    pub(super) fn jump(&self, now: Timestamp) -> Option<Reason> {
         let good = self.state().good?;
         self.jumped(good, now, Instant::now())
             .then(|| Reason::new("clock-jumped", "the database's clock and this host's went apart"))

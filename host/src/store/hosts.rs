@@ -81,13 +81,14 @@ pub struct SeenHost {
 }
 
 impl Store {
-    /// Says that this host is alive. With a `reason` of its own to distrust what
-    /// was not heard, or one that it finds here, everybody reckons from now.
+    /// Says that this host is alive. With a reason of its own to distrust what
+    /// was not heard, given the database's time, or one that it finds here,
+    /// everybody reckons from now.
     pub async fn pulse(
         &self,
         host: &HostName,
         starting: bool,
-        reason: Option<Reason>,
+        own: impl FnOnce(Timestamp) -> Option<Reason>,
         patience: &Patience,
     ) -> Result<Pulse, StoreError> {
         let mut tx = self.begin().await?;
@@ -95,7 +96,9 @@ impl Store {
         let namesakes = if starting { host.name.as_str() } else { "" };
         let before = fetch_optional!(tx.on(), Before, BEFORE, text(&host.id), lost, forget, text(namesakes))?;
         let before = before.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
-        let distrust = reason.or_else(|| before.reason(patience));
+        let at = At { table: "fleet", id: "1" };
+        let now = at.number("now", before.now)?;
+        let distrust = own(now).or_else(|| before.reason(patience));
         execute!(tx.on(), SEEN, text(&host.id), text(&host.name))?;
         if let Some(reason) = &distrust {
             distrust_until_now(&mut tx, before.now, reason).await?;
@@ -105,8 +108,6 @@ impl Store {
             // By itself, so that two of one name never wait for each other.
             execute!(self.write(), NAMESAKES, text(&host.id), text(&host.name))?;
         }
-        let at = At { table: "fleet", id: "1" };
-        let now = at.number("now", before.now)?;
         let trusted_from = if distrust.is_some() { before.now } else { before.trusted_from };
         Ok(Pulse { now, trusted_from: at.number("trusted_from", trusted_from)?, distrust })
     }

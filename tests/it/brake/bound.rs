@@ -25,7 +25,7 @@ async fn down(advance: &Advance, due: Due, limits: BrakeLimits) -> Settled {
     let still = Still {
         last_heartbeat_at: due.facts.workspace.last_heartbeat_at,
         instance_id: due.facts.workspace.instance_id.clone(),
-        taken_at: due.facts.now,
+        taken_at: due.taken_at,
         until: due.facts.now + HOUR_MS,
         down: Some(Down { provider: due.facts.workspace.provider.clone(), limits }),
     };

@@ -1,25 +1,31 @@
 //! Time that nobody lived through: a clock that jumped, an hour in which no host
 //! ran. Whatever the rows say, nobody was silent.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use rstest::rstest;
 use serde_json::Value;
+use sprag::advance::Between;
 use sprag::loops::{BrakeConfig, LoopsConfig};
 use sprag::store::Backend;
 
-use super::{HOUR_MS, RED, Scene, patient};
+use super::{HOUR_MS, RED, Scene, crowd, events, patient};
+use crate::support::db::TestDb;
 use crate::support::host::{Setup, TestHost};
 
 /// From now on the database says that it is so much later.
-async fn jump(scene: &Scene, ms: i64) {
-    let now = match scene.db.store.backend() {
+async fn jump(db: &TestDb, ms: i64) {
+    let now = match db.store.backend() {
         Backend::Sqlite => "CAST(unixepoch('subsec') * 1000 + 0.5 AS INTEGER)",
         Backend::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
     };
-    let make = match scene.db.store.backend() {
+    let make = match db.store.backend() {
         Backend::Sqlite => "DROP VIEW clock; CREATE VIEW",
         Backend::Postgres => "CREATE OR REPLACE VIEW",
     };
-    scene.db.sql(&format!("{make} clock AS SELECT {now} + {ms} AS now")).await;
+    db.sql(&format!("{make} clock AS SELECT {now} + {ms} AS now")).await;
 }
 
 async fn distrust(scene: &Scene) -> Value {
@@ -39,12 +45,17 @@ async fn a_clock_that_jumps_takes_nobody_down(
     scene.crowd(RED, 50, 80_000).await;
     scene.tick("census").await;
     scene.tick("pulse").await;
-    jump(&scene, by_ms.cast_signed()).await;
+    jump(&scene.db, by_ms.cast_signed()).await;
     let before = scene.tick("silence").await;
     let skipped: u64 = before.iter().filter_map(|tally| tally.skipped.get("clock-jumped")).sum();
     assert_eq!(skipped, 50, "no pulse has told yet: {before:?}");
     scene.tick("pulse").await;
     assert_eq!(distrust(&scene).await, "clock-jumped");
+    let event = scene.db.store.events(None, None, 1).await.expect("reading events").remove(0);
+    assert_eq!(
+        (event.event_type.as_str(), event.reason.expect("a reason").code.as_str()),
+        ("REGISTRY_DISTRUSTED", "clock-jumped")
+    );
     assert_eq!(scene.events("REGISTRY_DISTRUSTED").await, 1);
     let after = scene.sweep().await;
     assert_eq!((after.looked, scene.down().await), (0, 0), "silence counts anew");
@@ -52,6 +63,36 @@ async fn a_clock_that_jumps_takes_nobody_down(
     scene.db.sql("UPDATE fleet SET trusted_from = trusted_from - 90000").await;
     scene.sweep().await;
     assert_eq!(scene.down().await, 50, "and who is silent for a window after it goes down");
+}
+
+/// Makes it so much later once a row was judged, as if the host had slept then.
+struct Sleeps {
+    db: Arc<TestDb>,
+    ms: i64,
+}
+
+impl Between for Sleeps {
+    fn judged<'a>(&'a self, _: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(jump(&self.db, self.ms))
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_judged_long_ago_is_not_written(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values((3_000, 1), (6_000, 0))] (ms, down): (i64, i64),
+) {
+    let db = Arc::new(TestDb::new(backend).await);
+    let between: Arc<dyn Between> = Arc::new(Sleeps { db: db.clone(), ms });
+    let setup = Setup { timed: false, brake: patient(), between: Some(between), ..Setup::default() };
+    let host = TestHost::start(&db, setup).await;
+    host.loops.tick("pulse").await.expect("such a loop").expect("a tick");
+    db.sql(&format!("UPDATE fleet SET trusted_from = trusted_from - {HOUR_MS}")).await;
+    db.sql(&crowd(RED, 1, HOUR_MS)).await;
+    let tally = host.loops.tick("silence").await.expect("such a loop").expect("a tick");
+    assert_eq!(events(&db, "WORKSPACE_OFFLINE").await, down, "{tally:?}");
+    assert_eq!(tally.skipped.get("outran").is_none(), down == 1, "{tally:?}");
 }
 
 /// Set right again, a clock that ran ahead is not waited for.
@@ -62,9 +103,9 @@ async fn a_clock_that_is_set_back_does_not_put_silence_off(
 ) {
     let brake = BrakeConfig { jump_ms: 5_000, share: 1.0, ..patient() };
     let scene = Scene::with(backend, 1, &brake, &LoopsConfig::default()).await;
-    jump(&scene, HOUR_MS.cast_signed()).await;
+    jump(&scene.db, HOUR_MS.cast_signed()).await;
     scene.tick("pulse").await;
-    jump(&scene, 0).await;
+    jump(&scene.db, 0).await;
     scene.tick("pulse").await;
     let ahead = "SELECT trusted_from - (SELECT now FROM clock) FROM fleet";
     assert!(scene.db.number(ahead).await <= 0, "silence would count from tomorrow on");
@@ -122,6 +163,7 @@ async fn a_host_that_is_lost_makes_for_distrust_until_it_is_given_up(
 
     scene.db.sql("UPDATE fleet SET distrust = 'what was before'").await;
     assert_eq!(last_seen(700_000).await, "what was before", "given up");
+    scene.hosts[0].loops.tick("census").await.expect("such a loop").expect("a tick");
     let seen = scene.db.store.hosts().await.expect("reading hosts");
     assert!(seen.iter().all(|host| host.name != scene.hosts[2].url), "{seen:?}");
 }

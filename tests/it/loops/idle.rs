@@ -22,12 +22,6 @@ async fn awake(fleet: &Fleet, minutes: u32) -> Made {
     made
 }
 
-/// Time passes, and it says that it has no task.
-async fn idles(fleet: &Fleet, made: &Made, millis: u64) {
-    pass(fleet, millis).await;
-    set(fleet, &made.id, "last_heartbeat_at = (SELECT now FROM clock)").await;
-}
-
 /// What `PATCH` does.
 async fn limit(fleet: &Fleet, made: &Made, minutes: Option<u32>) {
     let patch = Patch { hibernation_idle_minutes: Some(minutes), ..Patch::default() };
@@ -55,12 +49,12 @@ async fn what_idles_for_its_own_limit_is_put_to_sleep_by_a_claim(
     let (short, long) = (awake(&fleet, 10).await, awake(&fleet, 30).await);
     set(&fleet, &short.id, &format!("status = '{from}'")).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    idles(&fleet, &short, 10 * MINUTE - 1).await;
-    assert_eq!(watch.tick("idle").await, nothing());
+    pass(&fleet, 10 * MINUTE - 1).await;
+    assert_eq!(watch.idle(&fleet).await, nothing());
     pass(&fleet, 1).await;
     // Rows that are not due yet wait for their time.
     set(&fleet, &short.id, "idle_at = 0").await;
-    assert_eq!(watch.tick("idle").await, flipped(1));
+    assert_eq!(watch.idle(&fleet).await, flipped(1));
     let claim = claim(&fleet, &watch, &short).await;
     assert_eq!((claim.kind.as_str(), claim.actor.as_str()), ("hibernate", "idle"));
     assert_eq!(claim.state, ClaimState::Committed);
@@ -86,9 +80,9 @@ async fn a_task_begins_the_limit_anew(#[values(Backend::Sqlite, Backend::Postgre
     beat(&fleet, &made).await;
     pass(&fleet, 10 * MINUTE - 1).await;
     beat(&fleet, &made).await;
-    assert_eq!(watch.tick("idle").await, nothing());
+    assert_eq!(watch.idle(&fleet).await, nothing());
     pass(&fleet, 1).await;
-    assert_eq!(watch.tick("idle").await, flipped(1), "heartbeats without a task do not count");
+    assert_eq!(watch.idle(&fleet).await, flipped(1), "heartbeats without a task do not count");
     claim(&fleet, &watch, &made).await;
 }
 
@@ -100,14 +94,14 @@ async fn a_changed_limit_holds_at_once(#[values(Backend::Sqlite, Backend::Postgr
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     limit(&fleet, &made, Some(60)).await;
     pass(&fleet, 20 * MINUTE).await;
-    assert_eq!(watch.tick("idle").await, nothing());
+    assert_eq!(watch.idle(&fleet).await, nothing());
     limit(&fleet, &made, None).await;
-    idles(&fleet, &made, 60 * MINUTE).await;
-    assert_eq!(watch.tick("idle").await, nothing());
+    pass(&fleet, 60 * MINUTE).await;
+    assert_eq!(watch.idle(&fleet).await, nothing());
     limit(&fleet, &made, Some(90)).await;
-    assert_eq!(watch.tick("idle").await, nothing(), "it is put off until its limit");
+    assert_eq!(watch.idle(&fleet).await, nothing(), "it is put off until its limit");
     limit(&fleet, &made, Some(10)).await;
-    assert_eq!(watch.tick("idle").await, flipped(1));
+    assert_eq!(watch.idle(&fleet).await, flipped(1));
     claim(&fleet, &watch, &made).await;
 }
 
@@ -129,10 +123,10 @@ async fn a_row_that_has_news_is_not_put_to_sleep(
 ) {
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
-    idles(&fleet, &made, 10 * MINUTE).await;
+    pass(&fleet, 10 * MINUTE).await;
     let (path, before) = outrun(&fleet, from_ref(&made), rival);
     let watch = Watch::over(&fleet, path).await;
-    assert_eq!(watch.tick("idle").await, left(1, "outran"));
+    assert_eq!(watch.idle(&fleet).await, left(1, "outran"));
     before.holds(&fleet, from_ref(&made)).await;
     assert_eq!(fleet.store.claims_of(&made.id, None, 1).await.expect("reading"), []);
     assert!(watch.provider.stopped().is_empty());
@@ -147,29 +141,13 @@ async fn a_platform_and_a_laptop_stay_awake(
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
     set(&fleet, &made.id, so).await;
-    idles(&fleet, &made, 24 * 60 * MINUTE).await;
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    assert_eq!(watch.tick("idle").await, left(1, "held"));
+    pass(&fleet, 24 * 60 * MINUTE).await;
+    assert_eq!(watch.idle(&fleet).await, left(1, "held"));
     let after = seen(&fleet, &made.id).await;
-    assert_eq!((after.row, after.events), (before.row, before.events));
+    assert_eq!((after.row.version, after.events), (before.row.version, before.events));
     assert!(watch.provider.stopped().is_empty());
-}
-
-/// Whoever says nothing may be at work all the same: that is for another loop.
-#[rstest]
-#[tokio::test]
-async fn who_is_not_heard_of_is_not_called_idle(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
-    let fleet = fleet(backend).await;
-    let made = awake(&fleet, 10).await;
-    idles(&fleet, &made, 10 * MINUTE).await;
-    pass(&fleet, MINUTE + 1).await;
-    let before = seen(&fleet, &made.id).await;
-    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    assert_eq!(watch.tick("idle").await, left(1, "not-heard"));
-    assert_eq!(seen(&fleet, &made.id).await, before);
 }
 
 /// Woken, it has its whole limit again.
@@ -181,21 +159,48 @@ async fn what_was_woken_is_not_put_to_sleep_at_once(
     let fleet = fleet(backend).await;
     let made = awake(&fleet, 10).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
-    idles(&fleet, &made, 10 * MINUTE).await;
-    assert_eq!(watch.tick("idle").await, flipped(1));
+    pass(&fleet, 10 * MINUTE).await;
+    assert_eq!(watch.idle(&fleet).await, flipped(1));
     claim(&fleet, &watch, &made).await;
     pass(&fleet, 60 * MINUTE).await;
     let wake = Command { command: CommandKind::Wake, ..Command::remove() };
     let woken = watch.claims.command(&made.id, wake).await.expect("answered");
     assert!(matches!(woken, Commanded::Claimed(_)), "{woken:?}");
     assert_eq!(claim(&fleet, &watch, &made).await.state, ClaimState::Committed);
-    assert_eq!(watch.tick("idle").await, nothing());
+    assert_eq!(watch.idle(&fleet).await, nothing());
     let new = Made { token: token_of(&watch.provider.token()), ..made };
     assert_eq!(beat(&fleet, &new).await, Status::Online);
-    assert_eq!(watch.tick("idle").await, nothing());
-    idles(&fleet, &new, 10 * MINUTE - 1).await;
-    assert_eq!(watch.tick("idle").await, nothing());
+    assert_eq!(watch.idle(&fleet).await, nothing());
+    pass(&fleet, 10 * MINUTE - 1).await;
+    assert_eq!(watch.idle(&fleet).await, nothing());
     pass(&fleet, 1).await;
-    assert_eq!(watch.tick("idle").await, flipped(1));
+    assert_eq!(watch.idle(&fleet).await, flipped(1));
     claim(&fleet, &watch, &new).await;
+}
+
+/// That it has no task is what it said last.
+#[rstest]
+#[tokio::test]
+async fn who_is_not_heard_is_not_put_to_sleep(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fleet = fleet(backend).await;
+    let made = awake(&fleet, 10).await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    pass(&fleet, 11 * MINUTE).await;
+    assert_eq!(watch.tick("idle").await, left(1, "not-heard"));
+    assert_eq!(status(&fleet, &made).await, Status::Online);
+}
+
+/// Where nothing may go down, nothing is put to sleep.
+#[rstest]
+#[tokio::test]
+async fn the_brake_holds_it_too(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = fleet(backend).await;
+    let made = awake(&fleet, 10).await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    pass(&fleet, 11 * MINUTE).await;
+    fleet.db.sql("INSERT INTO brakes (scope, state, since) VALUES ('fleet', 'held', 0)").await;
+    assert_eq!(watch.idle(&fleet).await, left(1, "braked"));
+    assert_eq!(status(&fleet, &made).await, Status::Online);
 }

@@ -158,6 +158,13 @@ impl Watch {
         fleet.db.sql("UPDATE fleet SET trusted_from = 0").await;
     }
 
+    /// A tick of `idle`, over rows that were all heard of just now.
+    async fn idle(&self, fleet: &Fleet) -> Tally {
+        let heard = "UPDATE workspaces SET last_heartbeat_at = (SELECT now FROM clock)";
+        fleet.db.sql(&format!("{heard} WHERE status IN ('online', 'degraded')")).await;
+        self.tick("idle").await
+    }
+
     async fn tick(&self, name: &str) -> Tally {
         self.loops.tick(name).await.expect("a loop of this name").expect("a tick")
     }

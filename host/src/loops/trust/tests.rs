@@ -31,7 +31,7 @@ fn before_its_first_pulse_nothing_is_known() {
     assert_eq!(trust.vouch(None), Err(Distrust("starting")));
     assert_eq!(trust.vouch(Some(NOW)), Err(Distrust("starting")));
     // That nobody listened before, the store finds out.
-    assert_eq!((trust.gap(), trust.odd(Instant::now(), NOW)), (None, None));
+    assert_eq!((trust.gap(), trust.jump(NOW)), (None, None));
     trust.pulsed(NOW);
     assert_eq!(trust.vouch(Some(NOW)), Ok(()));
 }
@@ -63,11 +63,11 @@ fn a_clock_has_jumped_that_is_off_by_more_than_it_may_either_way() {
     const SLACK: u64 = 2_000;
     let trust = pulsed(|config| config.jump_ms = MAY);
     for fine in [NOW, NOW + MAY - SLACK, NOW - MAY + SLACK] {
-        assert_eq!((trust.vouch(Some(fine)), trust.odd(Instant::now(), fine)), (Ok(()), None), "{fine}");
+        assert_eq!((trust.vouch(Some(fine)), trust.jump(fine)), (Ok(()), None), "{fine}");
     }
     for off in [0, NOW - MAY - SLACK, NOW + MAY + SLACK, u64::MAX] {
         assert_eq!(trust.vouch(Some(off)), Err(Distrust("clock-jumped")), "{off}");
-        assert_eq!(code(trust.odd(Instant::now(), off)).as_deref(), Some("clock-jumped"), "{off}");
+        assert_eq!(code(trust.jump(off)).as_deref(), Some("clock-jumped"), "{off}");
     }
 }
 
@@ -75,7 +75,7 @@ fn a_clock_has_jumped_that_is_off_by_more_than_it_may_either_way() {
 fn a_pulse_that_took_long_is_distrust_whatever_it_says() {
     let trust = pulsed(|config| config.slow_ms = 20);
     let begun = Instant::now();
-    assert_eq!(trust.odd(begun, NOW), None);
+    assert_eq!(trust.slow(begun), None);
     sleep(Duration::from_millis(30));
-    assert_eq!(code(trust.odd(begun, NOW)).as_deref(), Some("database-slow"));
+    assert_eq!(code(trust.slow(begun)).as_deref(), Some("database-slow"));
 }
