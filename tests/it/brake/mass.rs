@@ -137,3 +137,28 @@ async fn one_provider_that_fails_is_held_and_the_other_is_not(
     assert!(scene.db.number(&of(RED)).await <= 60, "a fifth of red");
     assert_eq!(scene.events("BRAKE_HELD").await, 1);
 }
+
+/// They are no share of what lives, and what lives is watched all the same.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn boxes_that_never_came_up_hold_nobody(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let scene = Scene::of(backend, 1).await;
+    scene.crowd(RED, 40, 1_000).await;
+    scene.crowd(BLUE, 30, 1_000).await;
+    scene.db.sql("UPDATE workspaces SET status = 'provisioning' WHERE provider = 'blue'").await;
+    scene.tick("census").await;
+    assert_eq!(scene.tick("provisioning").await[0].flipped, 30);
+    scene.stands(&["fleet free", "provider:red free"]).await;
+    scene.db.sql("UPDATE brakes SET state = 'held', over_at = 0 WHERE scope = 'fleet'").await;
+    scene.db.sql("UPDATE workspaces SET status = 'provisioning', version = 7 WHERE provider = 'blue'").await;
+    scene.db.sql("UPDATE workspaces SET provisioning_at = 0").await;
+    scene.db.sql(&format!("UPDATE workspaces SET status_since = status_since - {HOUR_MS}")).await;
+    let held = &scene.tick("provisioning").await[0];
+    assert_eq!(
+        (held.flipped, held.skipped.get("braked")),
+        (0, Some(&30)),
+        "where it holds, nothing goes down"
+    );
+}

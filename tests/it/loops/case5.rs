@@ -34,8 +34,11 @@ async fn a_box_that_boots_for_too_long_is_given_up_and_alive_when_it_speaks(
     let event = fleet.events(&made.id).await.pop().expect("an event");
     let reason = event.reason.as_ref().map(|reason| reason.code.as_str());
     assert_eq!((event.cause.as_str(), reason), ("provisioning_for", Some("provisioning-timed-out")));
+    assert_eq!(seen(&fleet, &made.id).await.owed, [], "it is given the time to boot");
     pass(&fleet, 2 * MINUTE).await;
     assert_eq!(watch.tick("provisioning").await, nothing());
+    assert_eq!(watch.tick("down").await.flipped, 0);
+    assert_eq!(seen(&fleet, &made.id).await.owed, []);
     assert_eq!(beat(&fleet, &made).await, Status::Online, "a live heartbeat is the authority");
     pass(&fleet, MINUTE).await;
     assert_eq!(watch.tick("provisioning").await, nothing());

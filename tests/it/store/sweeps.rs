@@ -101,3 +101,18 @@ async fn each_sweep_sees_its_own(#[values(Backend::Sqlite, Backend::Postgres)] b
     assert_eq!(taken(&db.store, Sweep::Provisioning, 60_000).await, ["booting"]);
     assert_eq!(taken(&db.store, Sweep::Idle, 0).await, ["external", "online"]);
 }
+
+/// The clock ran a day ahead, and was set back.
+#[rstest]
+#[tokio::test]
+async fn what_a_clock_put_off_is_recalled(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    online(&db, "put-off", 90_000).await;
+    online(&db, "waits", 90_000).await;
+    db.sql("UPDATE workspaces SET silence_at = (SELECT now FROM clock) + 86400000 WHERE id = 'put-off'")
+        .await;
+    db.sql("UPDATE workspaces SET silence_at = (SELECT now FROM clock) + 60000 WHERE id = 'waits'").await;
+    assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, [] as [&str; 0]);
+    assert_eq!(db.store.recall(Sweep::Silence, 10).await.expect("recalling"), 1);
+    assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, ["put-off"]);
+}
