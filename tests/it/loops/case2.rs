@@ -94,6 +94,7 @@ async fn what_changes_before_the_write_is_left(
         Rival::Move(Status::Hibernated),
         Rival::Move(Status::AwaitingAgent),
         Rival::Heartbeat,
+        Rival::Distrust,
         Rival::Sleep(5_001)
     )]
     rival: Rival,

@@ -76,6 +76,7 @@ async fn a_row_that_moved_on_is_not_given_up(
         Rival::Hold,
         Rival::Replace,
         Rival::Move(Status::Paused),
+        Rival::Distrust,
         Rival::Sleep(5 * SECOND + 1)
     )]
     rival: Rival,

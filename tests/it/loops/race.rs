@@ -30,6 +30,8 @@ pub enum Rival {
     Task,
     /// Nobody can read the row any more.
     Garble,
+    /// A host finds that nobody listened.
+    Distrust,
     /// Nobody acts; but this much time passes.
     Sleep(u64),
 }
@@ -65,6 +67,10 @@ impl Rival {
             Rival::Garble => {
                 set(fleet, id, "labels = 'garbage'").await;
                 return before;
+            }
+            Rival::Distrust => {
+                pass(fleet, 1).await;
+                fleet.db.sql("UPDATE fleet SET trusted_from = (SELECT now FROM clock)").await;
             }
             Rival::Sleep(millis) => pass(fleet, millis).await,
         }

@@ -86,6 +86,7 @@ async fn a_row_that_spoke_or_moved_on_is_not_silent(
         Rival::Hold,
         Rival::Replace,
         Rival::Move(Status::Paused),
+        Rival::Distrust,
         Rival::Sleep(5 * SECOND + 1)
     )]
     rival: Rival,
