@@ -102,8 +102,8 @@ impl Fleet {
 
     pub async fn make_due(&self, ids: &[String]) -> Result<()> {
         match &self.pool {
-            Pool::Sqlite(pool) => drop(sqlx::query(TRUSTED).execute(pool).await?),
-            Pool::Postgres(pool) => drop(sqlx::query(TRUSTED).execute(pool).await?),
+            Pool::Sqlite(pool) => sqlx::query(TRUSTED).execute(pool).await.map(|_| ())?,
+            Pool::Postgres(pool) => sqlx::query(TRUSTED).execute(pool).await.map(|_| ())?,
         }
         self.update(DUE, ids).await
     }
