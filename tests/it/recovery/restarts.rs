@@ -79,7 +79,7 @@ async fn a_restart_that_had_to_wait_is_asked_for_again(
         ))
         .await;
     let look = async || {
-        stage.db.sql("UPDATE workspaces SET down_at = 0").await;
+        stage.db.sql("UPDATE workspaces SET down_at = 0; UPDATE fleet SET trusted_from = 1").await;
         stage.host().loops.tick("down").await.expect("a loop").expect("a tick")
     };
     assert_eq!(look().await.skipped["asked"], 1);

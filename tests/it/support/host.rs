@@ -65,7 +65,15 @@ impl Default for Setup {
             effects: EffectsConfig { tick_ms: 50, backoff_ms: 50, ..Default::default() },
             webhook: None,
             loops: LoopsConfig::default(),
-            brake: BrakeConfig::default(),
+            // A machine that is busy with tests is no host that slept.
+            brake: BrakeConfig {
+                stall_ms: 600_000,
+                slow_ms: 600_000,
+                jump_ms: 600_000,
+                lost_ms: 600_000,
+                forget_ms: 600_000,
+                ..BrakeConfig::default()
+            },
             timed: true,
             privileged_plugins: Vec::new(),
         }
