@@ -17,14 +17,14 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub use sweep::{Found, Look, Settled};
+
 use crate::die_at;
 use crate::facts::{Answer, Cause, Command, Decision, Denial, Outcome, Question, Reason, Vote};
 use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::revisions::Active;
-pub use sweep::{Found, Look, Settled};
-
 use crate::store::{
     Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Still, Store, StoreError, TokenHash,
 };

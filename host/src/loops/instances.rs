@@ -108,11 +108,11 @@ impl Instances {
             for (row, answer) in join_all(questions).await {
                 match answer {
                     Answer::NotRunning => {
-                        count(&mut answers.of, &row);
+                        count(&mut answers.of, row.workspace.provider.as_deref());
                         answers.not_running.push(row);
                     }
                     Answer::Running => {
-                        count(&mut answers.of, &row);
+                        count(&mut answers.of, row.workspace.provider.as_deref());
                         tally.skip("running");
                     }
                     Answer::None(why) => tally.skip(why),

@@ -66,7 +66,7 @@ impl Evidence {
     pub(super) fn of_all(Batch { due, full }: Batch, cause: impl Fn(&Due) -> Cause) -> Self {
         let mut of = ByProvider::new();
         let asked = due.into_iter().map(|due| {
-            count(&mut of, &due.facts);
+            count(&mut of, due.facts.workspace.provider.as_deref());
             let cause = cause(&due);
             Asked::of(due.facts, due.taken_at, cause)
         });
@@ -74,9 +74,9 @@ impl Evidence {
     }
 }
 
-/// Counts this row.
-pub(super) fn count(of: &mut ByProvider, facts: &Snapshot) {
-    *of.entry(facts.workspace.provider.clone()).or_default() += 1;
+/// Counts one row of this provider.
+pub(super) fn count(of: &mut ByProvider, provider: Option<&str>) {
+    *of.entry(provider.map(str::to_owned)).or_default() += 1;
 }
 
 /// One row, and why it is looked at.
@@ -218,7 +218,7 @@ impl Sweeper {
         while let Some((provider, settled)) = settled.next().await {
             let settled = tolerated(settled, tally)?;
             if settled == Some(Settled::Braked) {
-                *refused.entry(provider).or_default() += 1;
+                count(&mut refused, provider.as_deref());
             }
             self.settled(settled, tally);
         }
@@ -295,7 +295,7 @@ pub(super) fn tolerated<T>(
 fn wanted(down: &[Found]) -> ByProvider {
     let mut wanted = ByProvider::new();
     for found in down {
-        *wanted.entry(found.provider().map(str::to_owned)).or_default() += 1;
+        count(&mut wanted, found.provider());
     }
     wanted
 }

@@ -20,7 +20,7 @@ pub const FLEET: &str = "fleet";
 /// A released brake counts by the minute.
 const MINUTE_MS: i64 = 60_000;
 
-const LOCK: &str = "SELECT state, since, live, wanted, over_at FROM brakes WHERE scope = $1";
+const LOCK: &str = "SELECT scope, state, since, live, wanted, over_at FROM brakes WHERE scope = $1";
 
 const MAKE: &str = "
     INSERT INTO brakes (scope, state, since) SELECT $1, 'free', clock.now FROM clock WHERE TRUE
@@ -170,7 +170,7 @@ async fn locked(tx: &mut Tx, scope: &str, limits: &BrakeLimits) -> Result<Brake,
     };
     let row = fetch_optional!(tx.on(), BrakeRow, sqlx::AssertSqlSafe(lock), text(scope))?;
     let row = row.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
-    let mut brake = row.into_brake(scope)?;
+    let mut brake = Brake::try_from(row)?;
     // Counted after the lock was taken, or what others did before is not seen.
     let now = fetch_optional!(tx.on(), (i64,), NOW)?.map_or(0, |(now,)| now);
     let from = brake.counts_from(now, limits);
@@ -191,6 +191,7 @@ impl Brake {
 
 #[derive(sqlx::FromRow)]
 struct BrakeRow {
+    scope: String,
     state: String,
     since: i64,
     live: i64,
@@ -198,17 +199,20 @@ struct BrakeRow {
     over_at: i64,
 }
 
-impl BrakeRow {
-    fn into_brake(self, scope: &str) -> Result<Brake, StoreError> {
-        let at = At { table: "brakes", id: scope };
-        Ok(Brake {
-            scope: scope.to_owned(),
-            state: at.parse("state", &self.state, "free, held or easing")?,
-            since: at.number("since", self.since)?,
-            live: at.number("live", self.live)?,
+impl TryFrom<BrakeRow> for Brake {
+    type Error = StoreError;
+
+    /// Its flips are yet to be counted.
+    fn try_from(row: BrakeRow) -> Result<Self, StoreError> {
+        let at = At { table: "brakes", id: &row.scope };
+        Ok(Self {
+            state: at.parse("state", &row.state, "free, held or easing")?,
+            since: at.number("since", row.since)?,
+            live: at.number("live", row.live)?,
             flips: 0,
-            wanted: at.number("wanted", self.wanted)?,
-            over_at: at.number("over_at", self.over_at)?,
+            wanted: at.number("wanted", row.wanted)?,
+            over_at: at.number("over_at", row.over_at)?,
+            scope: row.scope,
         })
     }
 }
@@ -255,14 +259,14 @@ impl Store {
 
     /// Every scope, with what went down within its window.
     pub async fn brakes(&self, limits: &BrakeLimits) -> Result<Vec<Brake>, StoreError> {
-        let rows = fetch_all!(self.read(), (String, String, i64, i64, i64, i64), ALL)?;
+        let rows = fetch_all!(self.read(), BrakeRow, ALL)?;
         let now = fetch_optional!(self.read(), (i64,), NOW)?.map_or(0, |(now,)| now);
         let mut brakes = Vec::with_capacity(rows.len());
-        for (scope, state, since, live, wanted, over_at) in rows {
-            let mut brake = BrakeRow { state, since, live, wanted, over_at }.into_brake(&scope)?;
+        for row in rows {
+            let mut brake = Brake::try_from(row)?;
             let from = brake.counts_from(now, limits);
-            let flips =
-                fetch_optional!(self.read(), (i64,), FLIPS, text(&scope), from)?.map_or(0, |(flips,)| flips);
+            let flips = fetch_optional!(self.read(), (i64,), FLIPS, text(&brake.scope), from)?;
+            let flips = flips.map_or(0, |(flips,)| flips);
             brake.flips = u64::try_from(flips).unwrap_or(0);
             brakes.push(brake);
         }
@@ -284,8 +288,8 @@ impl Store {
     /// easing rate. The scopes that were held.
     pub async fn release_brake(&self, scope: Option<&str>, actor: &str) -> Result<Vec<String>, StoreError> {
         let mut tx = self.begin().await?;
-        let rows = fetch_all!(tx.on(), (String, String, i64, i64, i64, i64), ALL)?;
-        let held = rows.into_iter().filter(|row| row.1 == BrakeState::Held.as_str()).map(|row| row.0);
+        let rows = fetch_all!(tx.on(), BrakeRow, ALL)?;
+        let held = rows.into_iter().filter(|row| row.state == BrakeState::Held.as_str()).map(|row| row.scope);
         let released: Vec<_> = held.filter(|held| scope.is_none_or(|scope| scope == held)).collect();
         for scope in &released {
             execute!(tx.on(), SET, text(scope), BrakeState::Easing.as_str())?;
@@ -308,9 +312,9 @@ impl Store {
         let all = live.iter().map(|(_, n)| n).sum::<i64>();
         let mut counts = vec![(FLEET.to_owned(), all)];
         counts.extend(live.into_iter().filter_map(|(provider, n)| Some((provider_scope(&provider?), n))));
-        for row in fetch_all!(tx.on(), (String, String, i64, i64, i64, i64), ALL)? {
-            if !counts.iter().any(|(scope, _)| *scope == row.0) {
-                counts.push((row.0, 0));
+        for BrakeRow { scope, .. } in fetch_all!(tx.on(), BrakeRow, ALL)? {
+            if !counts.iter().any(|(counted, _)| *counted == scope) {
+                counts.push((scope, 0));
             }
         }
         counts.sort_by_key(|(scope, _)| (scope != FLEET, scope.clone()));
