@@ -424,7 +424,7 @@ pub async fn decide(
     for vote in &votes {
         if let Answer::Error(fault) = &vote.answer {
             // Each is counted; the log names the 1st, 2nd, 4th, 8th, … so that it survives them.
-            if metrics.policy_failed(&vote.policy, &fault.code).is_power_of_two() {
+            if metrics.policy_failed(&vote.by.policy, &fault.code).is_power_of_two() {
                 warn_fault(vote, &fault.code, &fault.detail, &question.workspace.id);
             }
         }
@@ -445,8 +445,8 @@ fn no_revision(question: &Question) -> Outcome {
 
 fn warn_fault(vote: &Vote, code: &str, detail: &str, workspace_id: &str) {
     tracing::warn!(
-        policy.name = vote.policy,
-        policy.digest = vote.digest,
+        policy.name = vote.by.policy,
+        policy.digest = vote.by.digest,
         fault = code,
         workspace.id = workspace_id,
         "a policy failed, which denies every candidate: {detail}"

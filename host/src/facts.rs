@@ -7,6 +7,7 @@
 mod recovery;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -247,16 +248,24 @@ pub struct Question {
     pub candidates: Vec<Status>,
 }
 
-/// What one bound policy made of a question.
+/// Who answered: a module at its place in a revision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Vote {
+pub struct Bound {
     /// The module's own name for itself.
     pub policy: String,
     pub version: String,
     /// `sha256:` and 64 hexadecimal digits: the module's bytes.
     pub digest: String,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub settings: Settings,
+}
+
+/// What one bound policy made of a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Vote {
+    #[serde(flatten)]
+    #[schema(value_type = Bound)]
+    pub by: Arc<Bound>,
     #[serde(flatten)]
     pub answer: Answer,
 }
@@ -313,7 +322,7 @@ impl Outcome {
             let mut allowed = None;
             let denied_before = denials.len();
             for vote in votes {
-                let deny = |reason| Denial { candidate: *candidate, policy: vote.policy.clone(), reason };
+                let deny = |reason| Denial { candidate: *candidate, policy: vote.by.policy.clone(), reason };
                 match &vote.answer {
                     Answer::Error(fault) => {
                         denials.push(deny(Reason::new(
@@ -339,7 +348,7 @@ impl Outcome {
         }
         match passed {
             Some((to, vote, reason)) => {
-                Outcome::Moved { to, reason: reason.clone(), policy: vote.policy.clone() }
+                Outcome::Moved { to, reason: reason.clone(), policy: vote.by.policy.clone() }
             }
             None => Outcome::Held { denials },
         }

@@ -65,7 +65,7 @@ fn wanted(plans: &[Plan]) -> Vec<Asked> {
         .map(|(plan, trigger)| Asked {
             action: trigger.action.clone(),
             reason: trigger.reason.clone(),
-            policy: plan.policy.clone(),
+            policy: plan.by.policy.clone(),
             last_fired_at: None,
             fired: 0,
             cooldowns: Vec::new(),
@@ -108,7 +108,7 @@ pub fn fate(action: &Action, rulings: &[Cooldown], last_fired_at: Option<Timesta
     for ruling in rulings {
         match &ruling.answer {
             CooldownAnswer::Error(fault) => {
-                let reason = Reason::new("cooldown-error", format!("{}: {}", ruling.policy, fault.detail));
+                let reason = Reason::new("cooldown-error", format!("{}: {}", ruling.by.policy, fault.detail));
                 return Fate::NotNow { reason };
             }
             CooldownAnswer::Ruling(Ruling::WaitUntil { until, reason }) if *until > now => {

@@ -158,7 +158,7 @@ fn triggers(decision: &Decision, closeness: Closeness) -> BTreeMap<String, Strin
         }
         PlanAnswer::Error(fault) => format!("error {}", fault.code),
     };
-    decision.recovery.iter().map(|plan| (plan.policy.clone(), words(&plan.answer))).collect()
+    decision.recovery.iter().map(|plan| (plan.by.policy.clone(), words(&plan.answer))).collect()
 }
 
 /// What became of each action. A loss against another step is no word of a policy: it would be owed.
@@ -190,7 +190,7 @@ fn by_policy(decision: &Decision, closeness: Closeness) -> BTreeMap<String, Vec<
         Answer::Verdicts(verdicts) => verdicts.iter().map(|v| verdict_words(v, closeness)).collect(),
         Answer::Error(fault) => vec![format!("error {}", fault.code); decision.question.candidates.len()],
     };
-    decision.votes.iter().map(|vote| (vote.policy.clone(), words(&vote.answer))).collect()
+    decision.votes.iter().map(|vote| (vote.by.policy.clone(), words(&vote.answer))).collect()
 }
 
 fn verdict_words(verdict: &Verdict, closeness: Closeness) -> String {

@@ -6,7 +6,7 @@ use rstest::rstest;
 use sprag::advance::Advanced;
 use sprag::facts::{Answer, Cause, Heartbeat, Outcome, Setting, Settings};
 use sprag::machine::Status;
-use sprag::policy::{Limits, Revision};
+use sprag::policy::{Binding, Limits, Revision};
 use sprag::store::Backend;
 
 use crate::support::fleet::{Fleet, Made};
@@ -138,7 +138,8 @@ async fn a_typo_in_a_setting_flips_nothing(
     let binding = mistyped.bindings.iter_mut().find(|b| b.module.manifest().name == policy);
     let binding = binding.expect("it is shipped");
     let typo = Settings::from([(setting.to_owned(), Setting::Text("codex=2x".to_owned()))]);
-    binding.settings = binding.module.settle(&typo).expect("the host takes any text");
+    let settings = binding.module.settle(&typo).expect("the host takes any text");
+    *binding = Binding::new(binding.module.clone(), settings);
 
     let advance = fleet.advance_under(mistyped);
     let advanced = advance.workspace(&made.id, &cause, None).await.expect("answered");

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rstest::rstest;
 use sprag::advance::Advance;
@@ -99,11 +100,11 @@ async fn says_what_it_said(#[files("golden/*/*.jsonl")] path: PathBuf) {
 fn anonymous(mut decision: Decision, name: &str) -> Decision {
     name.clone_into(&mut decision.id);
     decision.revision = 1;
-    let votes = decision.votes.iter_mut().map(|vote| &mut vote.digest);
-    let plans = decision.recovery.iter_mut().map(|plan| &mut plan.digest);
-    let rulings = decision.actions.iter_mut().flat_map(|asked| &mut asked.cooldowns).map(|r| &mut r.digest);
-    for digest in votes.chain(plans).chain(rulings) {
-        *digest = format!("sha256:{}", "0".repeat(64));
+    let votes = decision.votes.iter_mut().map(|vote| &mut vote.by);
+    let plans = decision.recovery.iter_mut().map(|plan| &mut plan.by);
+    let rulings = decision.actions.iter_mut().flat_map(|asked| &mut asked.cooldowns).map(|r| &mut r.by);
+    for by in votes.chain(plans).chain(rulings) {
+        Arc::make_mut(by).digest = format!("sha256:{}", "0".repeat(64));
     }
     decision
 }

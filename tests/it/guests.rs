@@ -175,7 +175,7 @@ async fn a_failure_is_a_vote() {
         [Answer::Verdicts(_), Answer::Error(fault), Answer::Verdicts(_)] => assert_eq!(fault.code, "trap"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(votes[0].digest, revision.bindings[0].module.digest());
+    assert_eq!(votes[0].by.digest, revision.bindings[0].module.digest());
 }
 
 /// A call that is given up in the middle takes its sandbox with it.

@@ -103,13 +103,13 @@ async fn assert_no_mixture(db: &TestDb, revisions: [i64; 2]) {
             seen[i] += 1;
             assert_eq!(decision.votes.len(), 2, "both policies are asked: {decision:#?}");
             for vote in &decision.votes {
-                let expected = &digests[&(decision.revision, vote.policy.clone())];
-                assert_eq!(&vote.digest, expected, "a module of another revision: {decision:#?}");
-                let (name, value) = match vote.policy.as_str() {
+                let expected = &digests[&(decision.revision, vote.by.policy.clone())];
+                assert_eq!(&vote.by.digest, expected, "a module of another revision: {decision:#?}");
+                let (name, value) = match vote.by.policy.as_str() {
                     "heartbeat" => ("degrade-at", Setting::Number([0.5, 0.6][i])),
                     _ => ("unreported-is-missing", Setting::Flag(i == 0)),
                 };
-                assert_eq!(vote.settings.get(name), Some(&value), "settings of another revision");
+                assert_eq!(vote.by.settings.get(name), Some(&value), "settings of another revision");
             }
         }
     }

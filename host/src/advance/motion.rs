@@ -21,9 +21,9 @@ impl Advance {
         recovery::plan(revision, decision).await;
         for plan in &decision.recovery {
             if let PlanAnswer::Error(fault) = &plan.answer
-                && self.metrics.policy_failed(&plan.policy, &fault.code).is_power_of_two()
+                && self.metrics.policy_failed(&plan.by.policy, &fault.code).is_power_of_two()
             {
-                tracing::warn!(policy.name = plan.policy, fault = fault.code, "a recovery policy failed");
+                tracing::warn!(policy.name = plan.by.policy, fault = fault.code, "a recovery policy failed");
             }
         }
         let mut owes = Vec::new();

@@ -1,10 +1,12 @@
 //! What policies may set in motion, and how often: the words of `recovery` and
 //! `cooldown`, in the host's own terms.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Cause, Fault, Outcome, Reason, Settings, Timestamp, Workspace};
+use super::{Bound, Cause, Fault, Outcome, Reason, Timestamp, Workspace};
 
 /// What a policy may ask the host to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -78,11 +80,9 @@ pub enum Ruling {
 /// What one recovery policy made of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
-    pub policy: String,
-    pub version: String,
-    pub digest: String,
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub settings: Settings,
+    #[serde(flatten)]
+    #[schema(value_type = Bound)]
+    pub by: Arc<Bound>,
     #[serde(flatten)]
     pub answer: PlanAnswer,
 }
@@ -98,11 +98,9 @@ pub enum PlanAnswer {
 /// What one cooldown policy ruled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cooldown {
-    pub policy: String,
-    pub version: String,
-    pub digest: String,
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub settings: Settings,
+    #[serde(flatten)]
+    #[schema(value_type = Bound)]
+    pub by: Arc<Bound>,
     #[serde(flatten)]
     pub answer: CooldownAnswer,
 }

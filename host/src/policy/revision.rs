@@ -4,15 +4,29 @@ use std::sync::Arc;
 
 use super::{Module, PolicyError};
 use crate::facts::{
-    Answer, Cooldown, CooldownAnswer, CooldownQuestion, Fault, Plan, PlanAnswer, Question, RecoveryQuestion,
-    Settings, Vote,
+    Answer, Bound, Cooldown, CooldownAnswer, CooldownQuestion, Fault, Plan, PlanAnswer, Question,
+    RecoveryQuestion, Settings, Vote,
 };
 
-/// A module at its place in a revision, with all its settings.
+/// A module at its place in a revision.
 #[derive(Clone)]
 pub struct Binding {
     pub module: Arc<Module>,
-    pub settings: Settings,
+    /// Who answers here, with all its settings: the same in each of its answers.
+    pub by: Arc<Bound>,
+}
+
+impl Binding {
+    /// `settings`: all of the module's, as [`Module::settle`] gives them.
+    pub fn new(module: Arc<Module>, settings: Settings) -> Self {
+        let by = Arc::new(Bound {
+            policy: module.manifest().name.clone(),
+            version: module.manifest().version.clone(),
+            digest: module.digest().to_owned(),
+            settings,
+        });
+        Self { module, by }
+    }
 }
 
 /// An immutable set of bindings that decides. A decision uses one from
@@ -27,21 +41,15 @@ impl Revision {
     /// Asks every interested guard, in order. A failed one votes its error.
     pub async fn ask(&self, question: &Question) -> Vec<Vote> {
         let mut votes = Vec::with_capacity(self.bindings.len());
-        for Binding { module, settings } in &self.bindings {
+        for Binding { module, by } in &self.bindings {
             if !module.is_interested(question) {
                 continue;
             }
-            let answer = match module.decide(question, settings).await {
+            let answer = match module.decide(question, &by.settings).await {
                 Ok(verdicts) => Answer::Verdicts(verdicts),
                 Err(error) => Answer::Error(Fault::from(&error)),
             };
-            votes.push(Vote {
-                policy: module.manifest().name.clone(),
-                version: module.manifest().version.clone(),
-                digest: module.digest().to_owned(),
-                settings: settings.clone(),
-                answer,
-            });
+            votes.push(Vote { by: by.clone(), answer });
         }
         votes
     }
@@ -49,21 +57,15 @@ impl Revision {
     /// Asks every interested recovery policy, in order.
     pub async fn plan(&self, question: &RecoveryQuestion<'_>) -> Vec<Plan> {
         let mut plans = Vec::new();
-        for Binding { module, settings } in &self.bindings {
+        for Binding { module, by } in &self.bindings {
             if !module.recovers(question.workspace, question.cause) {
                 continue;
             }
-            let answer = match module.plan(question, settings).await {
+            let answer = match module.plan(question, &by.settings).await {
                 Ok(triggers) => PlanAnswer::Triggers(triggers),
                 Err(error) => PlanAnswer::Error(Fault::from(&error)),
             };
-            plans.push(Plan {
-                policy: module.manifest().name.clone(),
-                version: module.manifest().version.clone(),
-                digest: module.digest().to_owned(),
-                settings: settings.clone(),
-                answer,
-            });
+            plans.push(Plan { by: by.clone(), answer });
         }
         plans
     }
@@ -71,21 +73,15 @@ impl Revision {
     /// Asks every interested cooldown policy about one action, in order.
     pub async fn rule(&self, question: &CooldownQuestion<'_>) -> Vec<Cooldown> {
         let mut rulings = Vec::new();
-        for Binding { module, settings } in &self.bindings {
+        for Binding { module, by } in &self.bindings {
             if !module.cools_down(question.workspace, question.cause) {
                 continue;
             }
-            let answer = match module.rule(question, settings).await {
+            let answer = match module.rule(question, &by.settings).await {
                 Ok(ruling) => CooldownAnswer::Ruling(ruling),
                 Err(error) => CooldownAnswer::Error(Fault::from(&error)),
             };
-            rulings.push(Cooldown {
-                policy: module.manifest().name.clone(),
-                version: module.manifest().version.clone(),
-                digest: module.digest().to_owned(),
-                settings: settings.clone(),
-                answer,
-            });
+            rulings.push(Cooldown { by: by.clone(), answer });
         }
         rulings
     }

@@ -1,9 +1,11 @@
 //! The longest wait, the host's own window, an error; and who is entitled to what.
 
+use std::sync::Arc;
+
 use super::{DEFAULT_COOLDOWN_MS, entitled, fate};
 use crate::facts::{
-    Action, Cause, Cooldown, CooldownAnswer, Decision, Denial, Fate, Fault, Heartbeat, Outcome, Question,
-    Reason, Ruling, Settings, Workspace,
+    Action, Bound, Cause, Cooldown, CooldownAnswer, Decision, Denial, Fate, Fault, Heartbeat, Outcome,
+    Question, Reason, Ruling, Settings, Workspace,
 };
 use crate::machine::Status;
 
@@ -11,13 +13,13 @@ const RESTART: Action = Action::Restart;
 const NOW: u64 = 1_800_000_000_000;
 
 fn ruled(policy: &str, answer: CooldownAnswer) -> Cooldown {
-    Cooldown {
+    let by = Bound {
         policy: policy.to_owned(),
         version: "1.0.0".to_owned(),
         digest: String::new(),
         settings: Settings::new(),
-        answer,
-    }
+    };
+    Cooldown { by: Arc::new(by), answer }
 }
 
 fn wait(policy: &str, until: u64) -> Cooldown {

@@ -291,7 +291,7 @@ impl Revisions {
             };
             let module = load(&self.sandbox, &bound.name, stored.bytes).await?;
             let settings = module.settle(&bound.settings).map_err(refused)?;
-            bindings.push(Binding { module, settings });
+            bindings.push(Binding::new(module, settings));
         }
         Ok(Revision { number: row.number, bindings })
     }
@@ -356,7 +356,7 @@ async fn bind(
             version: manifest.version.clone(),
             settings: given,
         });
-        bindings.push(Binding { module, settings });
+        bindings.push(Binding::new(module, settings));
     }
     Ok((bindings, rows))
 }

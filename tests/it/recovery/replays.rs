@@ -3,7 +3,7 @@
 use rstest::rstest;
 use sprag::facts::{Cause, Decision, Fate, Heartbeat, Readiness, Setting, Settings};
 use sprag::machine::Status;
-use sprag::policy::Revision;
+use sprag::policy::{Binding, Revision};
 use sprag::replay::{Closeness, ask_again, differences, read_line};
 use sprag::store::Backend;
 
@@ -16,7 +16,8 @@ async fn without_a_window() -> Revision {
     let binding = revision.bindings.iter_mut().find(|b| b.module.manifest().name == "plugin-cooldown");
     let binding = binding.expect("it is shipped");
     let window = Settings::from([("window".to_owned(), Setting::Duration(0))]);
-    binding.settings = binding.module.settle(&window).expect("settings");
+    let settings = binding.module.settle(&window).expect("settings");
+    *binding = Binding::new(binding.module.clone(), settings);
     revision
 }
 

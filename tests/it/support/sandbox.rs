@@ -78,7 +78,7 @@ pub async fn revision(sandbox: &Sandbox, number: i64, guests: &[&str]) -> Revisi
     for name in guests {
         let module = load(sandbox, name).await;
         let settings = module.settle(&Settings::new()).expect("default settings");
-        bindings.push(Binding { module, settings });
+        bindings.push(Binding::new(module, settings));
     }
     Revision { number, bindings }
 }
