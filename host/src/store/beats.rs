@@ -94,7 +94,9 @@ impl Store {
         }
         let batch = Batch::of(beats);
         let mut beaten: Vec<Option<Beaten>> = vec![None; beats.len()];
-        for row in self.store_batch(&batch).await? {
+        let rows = self.store_batch(&batch).await?;
+        self.wrote(rows.len());
+        for row in rows {
             if let Some(place) = batch.place(row.id()) {
                 // One bad row is the trouble of one agent, not of its whole batch.
                 let read = Snapshot::try_from(row);

@@ -19,6 +19,7 @@
 //! | `rows` | from columns to facts, saying where one broke |
 //! | `workspaces` | create, read, list, patch, the row to be judged |
 //! | `beats` | the hot path: a batch of heartbeats in one statement |
+//! | `checkpoint` | SQLite's log folded into its file beside the heartbeats |
 //! | `commit` | the guarded step: status, event, decision, registration |
 //! | `outbox` | what committed steps owe, and the stamps of cooldowns |
 //! | `plugins` | what each workspace should have installed |
@@ -34,6 +35,7 @@ mod rows;
 
 mod beats;
 mod brakes;
+mod checkpoint;
 mod claims;
 mod commit;
 mod decisions;

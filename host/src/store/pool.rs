@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
+use super::checkpoint::{self, Checkpoint};
 use super::error::StoreError;
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -36,9 +38,6 @@ const SQLITE_RETRY: Duration = Duration::from_millis(20);
 const SQLITE_CACHE_KIB: &str = "-16384";
 /// The same of the writer: heartbeats touch every row of the registry in turn.
 const SQLITE_WRITER_CACHE_KIB: &str = "-131072";
-/// Pages of the log that are folded into the file at once. A batch of heartbeats
-/// writes about one page for each; SQLite's own 1000 would fold every few batches.
-const SQLITE_FOLD_PAGES: &str = "16384";
 /// Bytes of a page, of a file that is made. A heartbeat changes one row of some
 /// hundred bytes, and the log takes a whole page for it: a quarter of SQLite's own
 /// size makes a batch of 256 a third cheaper (12.6 instead of 16.1 µs a row).
@@ -91,7 +90,7 @@ pub struct Store {
 
 #[derive(Clone)]
 enum Pools {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite { writer: SqlitePool, readers: SqlitePool, checkpoint: Arc<Checkpoint> },
     Postgres(PgPool),
 }
 
@@ -214,7 +213,7 @@ impl Store {
     /// Ends every connection; SQLite's log is folded into its file.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite { writer, readers } => {
+            Pools::Sqlite { writer, readers, .. } => {
                 // The writer is the last, and so the one that folds.
                 readers.close().await;
                 writer.close().await;
@@ -236,6 +235,13 @@ impl Store {
         match &self.pools {
             Pools::Sqlite { writer, .. } => On::Sqlite(writer),
             Pools::Postgres(pool) => On::Postgres(pool),
+        }
+    }
+
+    /// After a commit of so many rows: SQLite's log may be long enough.
+    pub(super) fn wrote(&self, rows: usize) {
+        if let Pools::Sqlite { writer, readers, checkpoint } = &self.pools {
+            checkpoint.wrote(rows, writer, readers);
         }
     }
 
@@ -311,7 +317,7 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
         .statement_cache_capacity(STATEMENT_CACHE)
         .row_buffer_size(SQLITE_ROW_BUFFER)
         .page_size(SQLITE_PAGE)
-        .pragma("wal_autocheckpoint", SQLITE_FOLD_PAGES)
+        .pragma("wal_autocheckpoint", checkpoint::AT_THE_LATEST)
         .disable_statement_logging();
     let pool = || {
         SqlitePoolOptions::new()
@@ -325,7 +331,7 @@ async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, Store
     // Not opened read-only: a reader of a log must be able to write its index.
     let reader = connect.pragma("cache_size", SQLITE_CACHE_KIB).pragma("query_only", "1");
     let readers = pool().max_connections(SQLITE_READERS).connect_lazy_with(reader);
-    Ok(Pools::Sqlite { writer, readers })
+    Ok(Pools::Sqlite { writer, readers, checkpoint: Arc::default() })
 }
 
 /// Turning the log on takes the whole file for a moment, and SQLite does not wait

@@ -192,3 +192,24 @@ async fn one_unreadable_row_is_the_trouble_of_one_agent(
     let Beaten::Unreadable(error) = &beaten[1] else { panic!("{beaten:?}") };
     assert_eq!(error.to_string(), "workspaces.labels of b: \"no\" is not a JSON object of strings");
 }
+
+#[tokio::test]
+async fn the_log_of_sqlite_starts_anew_under_heartbeats_alone() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let mut batch = Vec::new();
+    for id in (0..256).map(|n| format!("w{n}")) {
+        db.workspace(&id).await;
+        batch.push(beat(&id));
+    }
+    let log = format!("{}-wal", db.url.trim_start_matches("sqlite:"));
+    // How often the log was begun stands in its header, whatever its file's length.
+    let begun = || std::fs::read(&log).expect("a log")[12..16].to_vec();
+    let before = begun();
+    for _ in 0..300 {
+        assert!(words(&db.store.beat(&batch).await.unwrap()).iter().all(|word| *word == "stored"));
+        if begun() != before {
+            return;
+        }
+    }
+    panic!("76,800 heartbeats, and nothing of the log is folded");
+}
