@@ -176,8 +176,7 @@ impl Collector {
                     Err(_) => break,
                 }
             }
-            let (beats, askers, rest) = split_repeats(arrived);
-            arrived = rest;
+            let (beats, askers) = take_once_each(&mut arrived);
             crowd = remembered(crowd, beats.len());
             let writer = self.writer.clone();
             storing.spawn(async move { writer.store_batch(beats, askers).await });
@@ -285,19 +284,16 @@ impl Judge {
     }
 }
 
-/// One statement can store a workspace once: a repeat waits for the next batch.
-fn split_repeats(arrived: Vec<Queued>) -> (Vec<Beat>, Vec<Asker>, Vec<Queued>) {
+/// Takes one heartbeat of each workspace: one statement can store it once, and
+/// a repeat stays for the next batch.
+fn take_once_each(arrived: &mut Vec<Queued>) -> (Vec<Beat>, Vec<Asker>) {
     let mut seen = HashSet::with_capacity(arrived.len());
-    let (mut beats, mut askers, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    for queued in arrived {
-        if seen.insert(queued.beat.workspace_id.clone()) {
-            beats.push(queued.beat);
-            askers.push(queued.asker);
-        } else {
-            rest.push(queued);
-        }
-    }
-    (beats, askers, rest)
+    let first: Vec<_> = arrived.iter().map(|queued| seen.insert(queued.beat.workspace_id.as_str())).collect();
+    let mut first = first.into_iter();
+    arrived
+        .extract_if(.., |_| first.next().unwrap_or_default())
+        .map(|Queued { beat, asker }| (beat, asker))
+        .unzip()
 }
 
 #[cfg(test)]

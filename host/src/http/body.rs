@@ -1,12 +1,14 @@
 //! What comes in: bodies, queries, and the checks that both share. A wrong
 //! value is answered with the field, what it held and what would be right.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{self, FromRef, FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures::FutureExt as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
@@ -84,10 +86,17 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let arrival = tokio::time::timeout(edge.config.body_read(), Limited::new(body, limit).collect());
-    let arrived = match parts.extensions.remove::<Ticket>() {
-        Some(ticket) => ticket.step_out(arrival).await?,
-        None => arrival.await,
+    let mut arrival = pin!(Limited::new(body, limit).collect());
+    // Most come with their head, and then nobody waits.
+    let arrived = match arrival.as_mut().now_or_never() {
+        Some(arrived) => Ok(arrived),
+        None => {
+            let arrival = tokio::time::timeout(edge.config.body_read(), arrival);
+            match parts.extensions.remove::<Ticket>() {
+                Some(ticket) => ticket.step_out(arrival).await?,
+                None => arrival.await,
+            }
+        }
     };
     match arrived {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
