@@ -21,10 +21,10 @@ const ERROR_RATE: f64 = 0.0125;
 const TABLES: &str = "
     INSERT INTO workspaces (id, name, kind, runtime, provider, instance_id, labels, persistent_volume,
         created_at, status, status_since, version, last_heartbeat_at, error_rate, active_tasks,
-        uptime_seconds, current_task)
+        busy_at, uptime_seconds, current_task)
     SELECT b.id, b.id, 'workspace', 'claude-code', 'fly', b.id, '{}', FALSE,
         clock.now, 'online', clock.now, 2, clock.now - 60000, 0.0375, 1,
-        86340, 'reading the issue.' FROM b CROSS JOIN clock";
+        clock.now - 60000, 86340, 'reading the issue.' FROM b CROSS JOIN clock";
 const TOKENS: &str = "
     INSERT INTO tokens (hash, id, workspace_id, created_at)
     SELECT b.hash, b.id, b.id, clock.now FROM b CROSS JOIN clock";

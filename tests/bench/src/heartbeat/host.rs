@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::routing::post;
 use axum::{Json, Router};
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use sprag::config::Config;
 
 use crate::{Kept, required};
@@ -44,9 +43,33 @@ pub fn run(args: &Args) -> Result<Kept> {
     Ok(true)
 }
 
-/// JSON in, JSON out, nothing done.
-async fn noop(Json(IgnoredAny): Json<IgnoredAny>) -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// A heartbeat as it is sent.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "it is read, and nothing is done with it")]
+struct Said {
+    workspace_id: String,
+    error_rate: f64,
+    sample_error: String,
+    active_tasks: u32,
+    uptime_seconds: u64,
+    current_task: String,
+    runtime_state: String,
+    mcp_server_present: bool,
+    model_present: bool,
+    loaded_mcp_tools: Vec<String>,
+}
+
+/// A heartbeat's answer, as long as a real one.
+#[derive(Serialize)]
+struct Heard {
+    status: &'static str,
+    workspace_status: &'static str,
+    decision_id: String,
+}
+
+/// The heartbeat's JSON in, the heartbeat's JSON out, nothing done.
+async fn noop(Json(said): Json<Said>) -> Json<Heard> {
+    Json(Heard { status: "ok", workspace_status: "online", decision_id: said.workspace_id })
 }
 
 /// The process, killed when dropped.

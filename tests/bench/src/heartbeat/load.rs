@@ -29,6 +29,8 @@ pub struct Tally {
     counted: Duration,
     /// Sorted, in µs, of what was counted.
     latencies: Vec<u32>,
+    /// What the whole machine worked, clients and database and all, counted or not.
+    busy: Duration,
     /// Workspaces whose request was answered, counted or not.
     pub answered: Vec<usize>,
 }
@@ -36,6 +38,11 @@ pub struct Tally {
 impl Tally {
     pub fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.counted.as_secs_f64()
+    }
+
+    /// The machine's work for one request, in µs: what a rate is made of, without the waiting.
+    pub fn busy_micros(&self) -> f64 {
+        self.busy.as_secs_f64() * 1e6 / self.answered.len() as f64
     }
 
     /// The quantile `q`, 0 to 1.
@@ -55,7 +62,7 @@ impl Load {
     pub fn run(&self, warm: Duration, counted: Duration) -> Result<Tally> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let begin = Instant::now() + warm;
+            let (begin, before) = (Instant::now() + warm, busy()?);
             let mut agents = JoinSet::new();
             for first in 0..self.connections {
                 let stream = TcpStream::connect(self.host).await.context("connecting")?;
@@ -69,10 +76,23 @@ impl Load {
                 tally.latencies.extend(latencies);
                 tally.answered.extend(answered);
             }
+            tally.busy = busy()?.saturating_sub(before);
             tally.latencies.sort_unstable();
             Ok(tally)
         })
     }
+}
+
+/// What the processors did so far but idle, from `/proc/stat`, whose unit is the
+/// clock tick of 10 ms.
+fn busy() -> Result<Duration> {
+    const TICK_MS: u64 = 10;
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line of cpu")?;
+    let ticks: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    // user, nice, system, idle, iowait, irq, softirq
+    let [user, nice, system, _, _, irq, softirq, ..] = ticks[..] else { bail!("too few numbers: {line}") };
+    Ok(Duration::from_millis((user + nice + system + irq + softirq) * TICK_MS))
 }
 
 /// The workspaces `first`, `first + step`, … in turn, until `end`.

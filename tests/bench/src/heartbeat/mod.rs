@@ -3,9 +3,10 @@
 //!
 //! The host is a process of its own, so that its memory is its own: what
 //! `sprag serve` runs, with the shipped policies, the default configuration and
-//! one more route. That route reads a JSON body and answers one; both get the
-//! same requests from the same keep-alive connections, in turns. Afterwards
-//! every answered heartbeat must be in the database.
+//! one more route. That route reads the same JSON into the same fields and
+//! answers as long a JSON; both get the same requests from the same keep-alive
+//! connections, in turns. Afterwards every answered heartbeat must be in the
+//! database.
 
 mod fill;
 pub mod host;
@@ -37,13 +38,13 @@ pub struct Args {
     #[arg(long, default_value_t = 100_000)]
     workspaces: usize,
     /// Keep-alive connections
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 2048)]
     connections: usize,
     /// Rounds of both phases
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Seconds that are counted of each phase
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Only one backend
     #[arg(long, value_enum)]
@@ -52,7 +53,7 @@ pub struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { workspaces: 100_000, connections: 512, rounds: 5, seconds: 4, only: None }
+        Self { workspaces: 100_000, connections: 2048, rounds: 9, seconds: 3, only: None }
     }
 }
 
@@ -117,11 +118,15 @@ fn measure(host: SocketAddr, fleet: &Fleet, args: &Args) -> Result<Rounds> {
 }
 
 fn report(rounds: &Rounds) -> Kept {
-    println!("{:<12} {:>12} {:>10} {:>10}", "", "requests/s", "p50 ms", "p99 ms");
+    println!("{:<12} {:>12} {:>10} {:>10} {:>10}", "", "requests/s", "p50 ms", "p99 ms", "busy µs");
     for (name, tallies) in [("no-op", &rounds.noop), ("heartbeat", &rounds.heartbeat)] {
         let of = |value: fn(&Tally) -> f64| median(&tallies.iter().map(value).collect::<Vec<_>>());
         let (p50, p99) = (of(|tally| tally.latency_ms(0.5)), of(|tally| tally.latency_ms(0.99)));
-        println!("{name:<12} {:>12.0} {p50:>10.2} {p99:>10.2}", of(Tally::per_second));
+        println!(
+            "{name:<12} {:>12.0} {p50:>10.2} {p99:>10.2} {:>10.1}",
+            of(Tally::per_second),
+            of(Tally::busy_micros)
+        );
     }
     let pairs = rounds.heartbeat.iter().zip(&rounds.noop);
     let ratios: Vec<_> = pairs.map(|(ours, noop)| ours.per_second() / noop.per_second()).collect();
