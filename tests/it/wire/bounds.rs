@@ -132,13 +132,23 @@ async fn a_body_that_does_not_come_takes_nobodys_place() {
     let mut second = TcpStream::connect(host.address()).await.expect("a connection");
     second.write_all(head).await.expect("sending");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(host.beat(&id, &token).await.problem(), (503, "BUSY"));
-    host.call(Method::GET, "/health", None, None).await.ok();
-    // What was begun can still be ended.
-    silent.write_all(b"{\"a\": 12}").await.expect("sending");
+    let body = b"{\"a\": 12}";
+    let mut third = TcpStream::connect(host.address()).await.expect("a connection");
+    third.write_all(head).await.expect("sending");
+    assert_eq!(status(&mut third).await, *b"503");
+    // One that came whole waits for no body; and what was begun can still be ended.
+    let mut whole = TcpStream::connect(host.address()).await.expect("a connection");
+    whole.write_all(&[head.as_slice(), body].concat()).await.expect("sending");
+    assert_eq!(status(&mut whole).await, *b"400");
+    silent.write_all(body).await.expect("sending");
+    assert_eq!(status(&mut silent).await, *b"400");
+}
+
+/// The three digits of the answer that comes.
+async fn status(socket: &mut TcpStream) -> [u8; 3] {
     let mut answer = [0; 12];
-    silent.read_exact(&mut answer).await.expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 400");
+    socket.read_exact(&mut answer).await.expect("an answer");
+    [answer[9], answer[10], answer[11]]
 }
 
 /// One connection at most: the second waits until the first is gone.

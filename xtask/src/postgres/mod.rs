@@ -111,9 +111,11 @@ impl Server {
         let log = fs::File::create(home.join("log")).context("cannot create Postgres's log")?;
         let mut command = Command::new(bin.join("postgres"));
         command.arg("-D").arg(home.join("data")).arg("-k").arg(home);
-        let (fsync, full_pages) = match durability {
-            Durability::On => ("on", "on"),
-            Durability::Off => ("off", "off"),
+        // Whoever runs it in production gives it more than initdb's 128 MB, which
+        // the bench's tables alone outgrow.
+        let (fsync, full_pages, buffers) = match durability {
+            Durability::On => ("on", "on", "1GB"),
+            Durability::Off => ("off", "off", "128MB"),
         };
         for (name, value) in [
             ("listen_addresses", "127.0.0.1"),
@@ -122,6 +124,7 @@ impl Server {
             ("fsync", fsync),
             ("synchronous_commit", fsync),
             ("full_page_writes", full_pages),
+            ("shared_buffers", buffers),
             ("logging_collector", "off"),
         ] {
             command.arg("-c").arg(format!("{name}={value}"));
