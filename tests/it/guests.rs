@@ -30,6 +30,7 @@ async fn refused(sandbox: &Sandbox, bytes: Bytes) -> PolicyError {
 #[case("component-imports", "import", "wasi:clocks/wall-clock@0.2.0 now")]
 #[case("component-types-only", "wrong_interface", "about")]
 #[case("exports-nothing-else", "wrong_interface", "guard")]
+#[case("decides-otherwise", "wrong_interface", "expected 1")]
 #[case("start-traps", "trap", "unreachable")]
 #[case("start-loops", "out_of_fuel", "10000000")]
 #[case("describe-traps", "trap", "unreachable")]

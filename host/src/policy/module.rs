@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime::Store;
-use wasmtime::component::{Instance, InstancePre};
+use wasmtime::component::{ComponentExportIndex, Instance, InstancePre, TypedFunc};
 
 use super::bindings::{about, cooldown, guard, recovery};
 use super::classify::{Phase, classify};
@@ -17,11 +17,14 @@ use crate::facts::{
     Workspace,
 };
 
+const GUARD: &str = "sprag:policy/guard@1.0.0";
+
 /// A compiled, probed module.
 pub struct Module {
     sandbox: Arc<Inner>,
     pre: InstancePre<Meter>,
-    guard: Option<guard::GuestIndices>,
+    /// `guard.decide`, whose type was checked when the module was probed.
+    decide: Option<ComponentExportIndex>,
     cooldown: Option<cooldown::GuestIndices>,
     recovery: Option<recovery::GuestIndices>,
     digest: String,
@@ -38,9 +41,10 @@ impl Module {
     ) -> Result<Self, PolicyError> {
         let missing = |e: wasmtime::Error| wrong(format!("{e:#}"));
         let about = about::GuestIndices::new(&pre).map_err(missing)?;
-        let exports = |name: &str| pre.component().get_export_index(None, name).is_some();
+        let export = |name: &str| pre.component().get_export_index(None, name);
+        let exports = |name: &str| export(name).is_some();
         let hooks = Hooks {
-            guard: exports("sprag:policy/guard@1.0.0"),
+            guard: exports(GUARD),
             cooldown: exports("sprag:policy/cooldown@1.0.0"),
             recovery: exports("sprag:policy/recovery@1.0.0"),
         };
@@ -70,7 +74,8 @@ impl Module {
             let described = described.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
             Manifest::lift(described, hooks, limits)?
         };
-        Ok(Self { sandbox, pre, guard, cooldown, recovery, digest, hooks, manifest })
+        let decide = export(GUARD).and_then(|guard| pre.component().get_export_index(Some(&guard), "decide"));
+        Ok(Self { sandbox, pre, decide, cooldown, recovery, digest, hooks, manifest })
     }
 
     /// `sha256:` and 64 hexadecimal digits of the bytes as they were uploaded.
@@ -166,18 +171,31 @@ impl Module {
         settings: &Settings,
     ) -> Result<Vec<Verdict>, PolicyError> {
         let limits = &self.sandbox.limits;
-        let guard = self.guard.as_ref().ok_or_else(|| wrong("it exports no guard".to_owned()))?;
         let lowered = Lowered::new(question, settings);
         // Declared before the store, so that it is given back after it.
         let _slot = self.sandbox.slot().await?;
-        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
-        let guard = guard.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
-        match guard.call_decide(&mut store, lowered.request()).await {
-            Ok(verdicts) => check(verdicts, question.candidates.len(), limits),
+        let (mut store, decide) = self.new_guard().await?;
+        match decide.call_async(&mut store, (lowered.request(),)).await {
+            Ok((verdicts,)) => check(verdicts, question.candidates.len(), limits),
             Err(error) => Err(classify(&error, Phase::Call, store.data(), limits)),
         }
     }
+
+    /// A new instance and its `guard.decide`, without the check of its type that
+    /// `GuestIndices::load` repeats every time (half a microsecond).
+    #[allow(unsafe_code)]
+    async fn new_guard<'a>(&self) -> Result<(Store<Meter>, Decide<'a>), PolicyError> {
+        let none = || wrong("it exports no guard".to_owned());
+        let export = self.decide.as_ref().ok_or_else(none)?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let decide = instance.get_func(&mut store, export).ok_or_else(none)?;
+        // SAFETY: there is a `Module` only where `probe` has loaded `guard` of this
+        // same `pre`, and that checks `decide` for this type.
+        Ok((store, unsafe { Decide::new_unchecked(decide) }))
+    }
 }
+
+type Decide<'a> = TypedFunc<(guard::Request<'a>,), (Vec<guard::Verdict>,)>;
 
 /// A subject is a word to count and filter by, like a reason's code.
 fn take_trigger(trigger: recovery::Trigger, limits: &Limits) -> Result<Trigger, PolicyError> {
