@@ -1,7 +1,8 @@
 //! The hot path: one statement stores the liveness of a whole batch of
 //! heartbeats, checks every token, and returns every row's facts, so that each
 //! decision is made on what the database holds and no heartbeat costs a
-//! statement of its own. Only those that it did not take are looked at again,
+//! statement of its own. The token is found in the row (`live_token`); only one
+//! that is not the workspace's last is looked for among `tokens`. Only those that it did not take are looked at again,
 //! to say why.
 
 use std::borrow::Cow;
@@ -49,25 +50,32 @@ const SQLITE_BEAT: &str = concat!(
         "b.value ->> 5",
         "b.value ->> 6"
     ),
-    " FROM json_each($1) AS b CROSS JOIN tokens AS t
-    WHERE t.hash = substr($2, b.key * 32 + 1, 32) AND t.revoked_at IS NULL
-    AND t.workspace_id = b.value ->> 0
-    AND workspaces.id = t.workspace_id AND workspaces.status <> 'removed'
+    " FROM json_each($1) AS b
+    WHERE workspaces.id = b.value ->> 0 AND workspaces.status <> 'removed'
+    AND (workspaces.live_token = substr($2, b.key * 32 + 1, 32) OR EXISTS (
+        SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
+        AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+    ))
     RETURNING json_array(",
-    unnamed_facts!(),
-    ", workspaces.last_heartbeat_at)"
+    facts!("workspaces.last_heartbeat_at"),
+    ")"
 );
 
+/// The arrays are taken apart where columns stand: as a table Postgres would keep
+/// them aside first.
 const POSTGRES_BEAT: &str = concat!(
     set!("b.error_rate", "b.sample_error", "b.active", "b.uptime", "b.task", "b.state"),
-    " FROM UNNEST($1::text[], $2::bytea[], $3::float8[], $4::text[], $5::bigint[], $6::bigint[],
-        $7::text[], $8::text[]) AS b (id, hash, error_rate, sample_error, active, uptime, task, state)
-    JOIN tokens AS t ON t.hash = b.hash
-    WHERE t.revoked_at IS NULL AND t.workspace_id = b.id
-    AND workspaces.id = b.id AND workspaces.status <> 'removed'
+    " FROM (SELECT UNNEST($1::text[]) AS id, UNNEST($2::bytea[]) AS hash,
+        UNNEST($3::float8[]) AS error_rate, UNNEST($4::text[]) AS sample_error,
+        UNNEST($5::bigint[]) AS active, UNNEST($6::bigint[]) AS uptime,
+        UNNEST($7::text[]) AS task, UNNEST($8::text[]) AS state) AS b
+    WHERE workspaces.id = b.id AND workspaces.status <> 'removed'
+    AND (workspaces.live_token = b.hash OR EXISTS (
+        SELECT 1 FROM tokens AS t
+        WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+    ))
     RETURNING ",
-    facts!(),
-    ", workspaces.last_heartbeat_at AS now"
+    facts!("workspaces.last_heartbeat_at")
 );
 
 /// Why a heartbeat was not taken: no row here where there is no such workspace.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
+use sqlx::{Column as _, ColumnIndex, FromRow, Row};
 
 use super::error::StoreError;
 use super::types::{Snapshot, WorkspaceView};
@@ -28,29 +29,26 @@ macro_rules! ancestor_paused {
     };
 }
 
-/// What of the row `workspaces` a [`FactsRow`] reads, but the time; the last without a name.
-macro_rules! unnamed_facts {
-    () => {
+/// The columns of a [`FactsRow`], in its order and without names: they stand first
+/// in whatever is selected. The last is when the row was read.
+macro_rules! facts {
+    ($now:literal) => {
         concat!(
             "workspaces.id, workspaces.version, workspaces.kind, workspaces.runtime, ",
             "workspaces.provider, workspaces.instance_id, workspaces.status, workspaces.status_since, ",
             "workspaces.last_heartbeat_at, workspaces.active_tasks, workspaces.persistent_volume, ",
             "workspaces.labels, workspaces.claim_id, ",
-            ancestor_paused!()
+            ancestor_paused!(),
+            ", ",
+            $now
         )
     };
 }
 
-/// What of the row `workspaces` a [`FactsRow`] reads, but the time.
-macro_rules! facts {
-    () => {
-        concat!(unnamed_facts!(), " AS ancestor_paused")
-    };
-}
-
-/// A row of `workspaces`, as a policy may see it: from columns, or from a JSON
-/// array of them in this order.
-#[derive(sqlx::FromRow, serde::Deserialize)]
+/// A row of `workspaces`, as a policy may see it: the first columns of a row, or a
+/// JSON array of them. By their places, because a heartbeat's row is read this way
+/// and a look-up of each name costs it more than the reading.
+#[derive(serde::Deserialize)]
 pub(super) struct FactsRow {
     id: String,
     version: i64,
@@ -69,6 +67,84 @@ pub(super) struct FactsRow {
     #[serde(deserialize_with = "truth")]
     ancestor_paused: bool,
     now: i64,
+}
+
+/// What its columns are read as.
+type Facts = (
+    String,
+    i64,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+    i64,
+    Option<i64>,
+    i64,
+    bool,
+    String,
+    Option<String>,
+    bool,
+    i64,
+);
+
+impl<'r, R> FromRow<'r, R> for FactsRow
+where
+    R: Row,
+    Facts: FromRow<'r, R>,
+    usize: ColumnIndex<R>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let (
+            id,
+            version,
+            kind,
+            runtime,
+            provider,
+            instance_id,
+            status,
+            status_since,
+            last_heartbeat_at,
+            active_tasks,
+            persistent_volume,
+            labels,
+            claim_id,
+            ancestor_paused,
+            now,
+        ) = Facts::from_row(row).map_err(|e| named(row, e))?;
+        Ok(Self {
+            id,
+            version,
+            kind,
+            runtime,
+            provider,
+            instance_id,
+            status,
+            status_since,
+            last_heartbeat_at,
+            active_tasks,
+            persistent_volume,
+            labels,
+            claim_id,
+            ancestor_paused,
+            now,
+        })
+    }
+}
+
+/// An error that knows a column by its place, with its name.
+fn named<R: Row>(row: &R, error: sqlx::Error) -> sqlx::Error
+where
+    usize: ColumnIndex<R>,
+{
+    match error {
+        sqlx::Error::ColumnDecode { index, source } => {
+            let column = index.parse::<usize>().ok().and_then(|place| row.try_column(place).ok());
+            let index = column.map_or(index, |column| column.name().to_owned());
+            sqlx::Error::ColumnDecode { index, source }
+        }
+        other => other,
+    }
 }
 
 /// SQLite's JSON has its truth values as numbers.
@@ -121,11 +197,11 @@ impl TryFrom<FactsRow> for Snapshot {
     }
 }
 
-/// What of `workspaces` and its card `c` a [`ViewRow`] reads, but the time.
+/// What of `workspaces` and its card `c` a [`ViewRow`] reads.
 macro_rules! view {
     () => {
         concat!(
-            facts!(),
+            facts!("(SELECT now FROM clock)"),
             ", workspaces.name, workspaces.parent_id, workspaces.tier, workspaces.url, c.card, ",
             "workspaces.hibernation_idle_minutes, workspaces.created_at, workspaces.error_rate, ",
             "workspaces.sample_error, workspaces.uptime_seconds, workspaces.current_task, ",
@@ -135,7 +211,7 @@ macro_rules! view {
 }
 
 /// A row of `workspaces` with all that an operator sees.
-#[derive(sqlx::FromRow)]
+#[derive(FromRow)]
 pub(super) struct ViewRow {
     #[sqlx(flatten)]
     facts: FactsRow,

@@ -147,8 +147,8 @@ impl Sweep {
 
     fn take(self, backend: Backend) -> String {
         let returning = format!(
-            " RETURNING {}, (SELECT now FROM clock) AS now, {} AS since, (SELECT now FROM clock) AS taken_at",
-            facts!(),
+            " RETURNING {}, {} AS since, (SELECT now FROM clock) AS taken_at",
+            facts!("(SELECT now FROM clock)"),
             self.since()
         );
         self.update(backend, false, &self.again(), "$3", &returning)

@@ -35,6 +35,9 @@ const LIVE: &str = "SELECT id, hash FROM tokens WHERE workspace_id = $1 AND revo
 
 const IS_LIVE: &str = "SELECT id FROM tokens WHERE hash = $1 AND workspace_id = $2 AND revoked_at IS NULL";
 
+/// Of a removed workspace, too.
+const HOLD: &str = "UPDATE workspaces SET version = version WHERE id = $1";
+
 const REVOKE: &str = "
     UPDATE tokens SET revoked_at = (SELECT now FROM clock) WHERE workspace_id = $1 AND revoked_at IS NULL";
 
@@ -54,7 +57,13 @@ impl Store {
 
     /// Ends all live tokens of a workspace; how many there were.
     pub async fn revoke_tokens(&self, workspace_id: &str) -> Result<u64, StoreError> {
-        execute!(self.write(), REVOKE, text(workspace_id))
+        let id = text(workspace_id);
+        let mut tx = self.begin().await?;
+        // The row before its tokens, like whoever else holds both.
+        execute!(tx.on(), HOLD, id.as_ref())?;
+        let ended = execute!(tx.on(), REVOKE, id.as_ref())?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// Ends all live tokens of a workspace and makes `hash` its only one, both

@@ -19,7 +19,7 @@ const CREATE: &str = "
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1, clock.now, clock.now FROM clock";
 
 const SNAPSHOT: &str =
-    concat!("SELECT ", facts!(), ", (SELECT now FROM clock) AS now FROM workspaces WHERE workspaces.id = $1");
+    concat!("SELECT ", facts!("(SELECT now FROM clock)"), " FROM workspaces WHERE workspaces.id = $1");
 
 const SUBTREE: &str = concat!(
     "WITH RECURSIVE down (id, depth) AS (
@@ -29,23 +29,21 @@ const SUBTREE: &str = concat!(
         WHERE child.status <> 'removed'
     )
     SELECT ",
-    facts!(),
-    ", (SELECT now FROM clock) AS now FROM down JOIN workspaces ON workspaces.id = down.id
+    facts!("(SELECT now FROM clock)"),
+    " FROM down JOIN workspaces ON workspaces.id = down.id
     ORDER BY down.depth, workspaces.id"
 );
 
 const VIEW: &str = concat!(
     "SELECT ",
     view!(),
-    ", (SELECT now FROM clock) AS now
-    FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE workspaces.id = $1"
+    " FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE workspaces.id = $1"
 );
 
 const VIEWS: &str = concat!(
     "SELECT ",
     view!(),
-    ", (SELECT now FROM clock) AS now
-    FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE TRUE"
+    " FROM workspaces LEFT JOIN agent_cards AS c ON c.workspace_id = workspaces.id WHERE TRUE"
 );
 
 const PATCH: &str = "

@@ -89,6 +89,43 @@ async fn a_revoked_token_stores_nothing(#[values(Backend::Sqlite, Backend::Postg
     assert_eq!(words(&db.store.beat(&[beat("w")]).await.unwrap()), ["unauthorized"]);
 }
 
+/// The last one made is found in the row, the others among the tokens; and no way
+/// to end one, not even by hand, leaves it in the row.
+#[rstest]
+#[case("UPDATE tokens SET revoked_at = 1 WHERE id = 'second'", "stored", "unauthorized")]
+#[case("UPDATE tokens SET revoked_at = 1 WHERE id <> 'second'", "unauthorized", "stored")]
+#[case("DELETE FROM tokens WHERE id = 'second'", "stored", "unauthorized")]
+#[case("DELETE FROM tokens WHERE id <> 'second'", "unauthorized", "stored")]
+#[case("UPDATE tokens SET revoked_at = 1", "unauthorized", "unauthorized")]
+#[case("UPDATE workspaces SET live_token = NULL", "stored", "stored")]
+#[tokio::test]
+async fn every_live_token_is_taken_and_none_that_ended(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] end: &str,
+    #[case] first: &str,
+    #[case] second: &str,
+) {
+    let db = TestDb::new(backend).await;
+    db.workspace("w").await;
+    let hash: String = token_of("second").0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = match backend {
+        Backend::Sqlite => format!("x'{hash}'"),
+        Backend::Postgres => format!("'\\x{hash}'"),
+    };
+    let insert = "INSERT INTO tokens (hash, id, workspace_id, created_at) VALUES";
+    db.sql(&format!("{insert} ({hash}, 'second', 'w', 9000000000000)")).await;
+    let in_the_row = format!("SELECT COUNT(*) FROM workspaces WHERE live_token = {hash}");
+    assert_eq!(db.number(&in_the_row).await, 1);
+    let by = |token: &str| Beat { token: token_of(token), ..beat("w") };
+    for token in ["w", "second"] {
+        assert_eq!(words(&db.store.beat(&[by(token)]).await.unwrap()), ["stored"], "{token}");
+    }
+
+    db.sql(end).await;
+    assert_eq!(words(&db.store.beat(&[by("w")]).await.unwrap()), [first]);
+    assert_eq!(words(&db.store.beat(&[by("second")]).await.unwrap()), [second]);
+}
+
 #[rstest]
 #[tokio::test]
 async fn one_odd_heartbeat_does_not_fail_its_batch(

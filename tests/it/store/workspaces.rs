@@ -154,6 +154,17 @@ async fn a_broken_row_says_where_it_is_broken(
     assert!(!error.is_unavailable());
 }
 
+/// Postgres has no such column: it refuses the text.
+#[tokio::test]
+async fn a_column_of_another_type_is_named() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    db.workspace("w").await;
+    db.sql("UPDATE workspaces SET status_since = 'yesterday' WHERE id = 'w'").await;
+    let error = db.store.snapshot("w").await.unwrap_err();
+    let StoreError::Statement(sqlx::Error::ColumnDecode { index, .. }) = &error else { panic!("{error:?}") };
+    assert_eq!(index, "status_since");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_parent_must_be_there_and_not_removed(
