@@ -16,15 +16,16 @@ const CHUNK: usize = 10_000;
 /// What every agent says of its own errors, so that its row can be known by it.
 const ERROR_RATE: f64 = 0.0125;
 
-/// Each has sent heartbeats before, the last a minute ago, so that the row already
-/// has the room that a heartbeat takes.
+/// Each has sent heartbeats before, so that the row already has the room that one
+/// takes. No loop has its turn while this is measured: that work would fall on both
+/// handlers alike, but in bursts.
 const TABLES: &str = "
     INSERT INTO workspaces (id, name, kind, runtime, provider, instance_id, labels, persistent_volume,
         created_at, status, status_since, version, last_heartbeat_at, error_rate, active_tasks,
-        busy_at, uptime_seconds, current_task)
+        busy_at, uptime_seconds, current_task, silence_at)
     SELECT b.id, b.id, 'workspace', 'claude-code', 'fly', b.id, '{}', FALSE,
-        clock.now, 'online', clock.now, 2, clock.now - 60000, 0.0375, 1,
-        clock.now - 60000, 86340, 'reading the issue.' FROM b CROSS JOIN clock";
+        clock.now, 'online', clock.now, 2, clock.now, 0.0375, 1,
+        clock.now, 86340, 'reading the issue.', clock.now + 3600000 FROM b CROSS JOIN clock";
 const TOKENS: &str = "
     INSERT INTO tokens (hash, id, workspace_id, created_at)
     SELECT b.hash, b.id, b.id, clock.now FROM b CROSS JOIN clock";
@@ -135,6 +136,8 @@ impl Database {
                     sqlx::query(sql).bind(ids).bind(hashes.as_slice()).execute(&pool).await?;
                 }
             }
+            // What autovacuum has long done where a fleet has been running.
+            sqlx::query("VACUUM (ANALYZE)").execute(&pool).await?;
             pool.close().await;
         }
         Ok(fleet.shuffled())
