@@ -197,6 +197,9 @@ impl Module {
 
 type Decide<'a> = TypedFunc<(guard::Request<'a>,), (Vec<guard::Verdict>,)>;
 
+/// It is the type that the generated code has, and checks.
+const _: for<'a> fn(&'a guard::Guest) -> Decide<'a> = guard::Guest::func_decide;
+
 /// A subject is a word to count and filter by, like a reason's code.
 fn take_trigger(trigger: recovery::Trigger, limits: &Limits) -> Result<Trigger, PolicyError> {
     let trigger = convert::lift_trigger(trigger, |reason| check_reason(reason, limits))?;

@@ -1,9 +1,9 @@
 //! The hot path: one statement stores the liveness of a whole batch of
 //! heartbeats, checks every token, and returns every row's facts, so that each
 //! decision is made on what the database holds and no heartbeat costs a
-//! statement of its own. The token is found in the row (`live_token`); only one
-//! that is not the workspace's last is looked for among `tokens`. Only those that it did not take are looked at again,
-//! to say why.
+//! statement of its own. The token is found in the row (`live_token`); one that
+//! is not its workspace's newest is looked for among `tokens`. Only those that it
+//! did not take are looked at again, to say why.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -62,7 +62,8 @@ const SQLITE_BEAT: &str = concat!(
 );
 
 /// The arrays are taken apart where columns stand: as a table Postgres would keep
-/// them aside first.
+/// them aside first. And no `EXISTS`: for it Postgres may read all tokens at once,
+/// and go on so when they have become many.
 const POSTGRES_BEAT: &str = concat!(
     set!("b.error_rate", "b.sample_error", "b.active", "b.uptime", "b.task", "b.state"),
     " FROM (SELECT UNNEST($1::text[]) AS id, UNNEST($2::bytea[]) AS hash,
@@ -70,8 +71,8 @@ const POSTGRES_BEAT: &str = concat!(
         UNNEST($5::bigint[]) AS active, UNNEST($6::bigint[]) AS uptime,
         UNNEST($7::text[]) AS task, UNNEST($8::text[]) AS state) AS b
     WHERE workspaces.id = b.id AND workspaces.status <> 'removed'
-    AND (workspaces.live_token = b.hash OR EXISTS (
-        SELECT 1 FROM tokens AS t
+    AND (workspaces.live_token = b.hash OR b.hash = (
+        SELECT t.hash FROM tokens AS t
         WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
     ))
     RETURNING ",

@@ -1,7 +1,8 @@
 //! Bearer tokens, of which only the SHA-256 is stored.
 //!
-//! A token is looked up by its hash through an ordinary index, and that leaks
-//! nothing usable: how long the look-up takes may tell how much of a *digest*
+//! A token is found by its hash, in its workspace's row (`live_token`, a copy of
+//! the newest live one, which triggers keep) or through an ordinary index, and that
+//! leaks nothing usable: how long the look-up takes may tell how much of a *digest*
 //! agrees with a stored one, but whoever sends a token can't choose its
 //! digest's first bytes without trying that many tokens, and a digest that is
 //! nearly right says nothing about the 128 random bits it came from. Where

@@ -97,6 +97,8 @@ async fn a_revoked_token_stores_nothing(#[values(Backend::Sqlite, Backend::Postg
 #[case("DELETE FROM tokens WHERE id = 'second'", "stored", "unauthorized")]
 #[case("DELETE FROM tokens WHERE id <> 'second'", "unauthorized", "stored")]
 #[case("UPDATE tokens SET revoked_at = 1", "unauthorized", "unauthorized")]
+#[case("UPDATE tokens SET hash = hash || hash WHERE id = 'second'", "stored", "unauthorized")]
+#[case("UPDATE tokens SET workspace_id = 'v' WHERE id = 'second'", "stored", "unauthorized")]
 #[case("UPDATE workspaces SET live_token = NULL", "stored", "stored")]
 #[tokio::test]
 async fn every_live_token_is_taken_and_none_that_ended(
@@ -106,7 +108,9 @@ async fn every_live_token_is_taken_and_none_that_ended(
     #[case] second: &str,
 ) {
     let db = TestDb::new(backend).await;
-    db.workspace("w").await;
+    for id in ["v", "w"] {
+        db.workspace(id).await;
+    }
     let hash: String = token_of("second").0.iter().map(|byte| format!("{byte:02x}")).collect();
     let hash = match backend {
         Backend::Sqlite => format!("x'{hash}'"),
@@ -124,6 +128,77 @@ async fn every_live_token_is_taken_and_none_that_ended(
     db.sql(end).await;
     assert_eq!(words(&db.store.beat(&[by("w")]).await.unwrap()), [first]);
     assert_eq!(words(&db.store.beat(&[by("second")]).await.unwrap()), [second]);
+}
+
+/// From the release before, with what its rows and tokens were.
+#[rstest]
+#[tokio::test]
+async fn an_upgrade_finds_the_live_tokens(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    for id in ["w", "ended", "none"] {
+        db.workspace(id).await;
+    }
+    db.store.revoke_tokens("ended").await.unwrap();
+    db.sql("DELETE FROM tokens WHERE workspace_id = 'none'").await;
+    db.sql(match backend {
+        Backend::Sqlite => {
+            "DROP TRIGGER tokens_made; DROP TRIGGER tokens_changed; DROP TRIGGER tokens_deleted"
+        }
+        Backend::Postgres => "DROP FUNCTION keep_live_token, forget_live_tokens CASCADE",
+    })
+    .await;
+    db.sql("ALTER TABLE workspaces DROP COLUMN live_token").await;
+    db.sql("DELETE FROM _sqlx_migrations WHERE version = 4").await;
+
+    db.store.migrate().await.unwrap();
+    let held = "SELECT COUNT(*) FROM workspaces AS w JOIN tokens AS t ON t.workspace_id = w.id
+        WHERE w.live_token = t.hash AND w.id = 'w'";
+    assert_eq!(db.number(held).await, 1);
+    assert_eq!(db.number("SELECT COUNT(*) FROM workspaces WHERE live_token IS NOT NULL").await, 1);
+    let batch = [beat("w"), beat("ended"), beat("none")];
+    assert_eq!(words(&db.store.beat(&batch).await.unwrap()), ["stored", "unauthorized", "unauthorized"]);
+    db.store.revoke_tokens("w").await.unwrap();
+    assert_eq!(words(&db.store.beat(&batch[..1]).await.unwrap()), ["unauthorized"]);
+}
+
+#[tokio::test]
+async fn emptied_tokens_are_no_live_ones() {
+    let db = TestDb::new(Backend::Postgres).await;
+    db.workspace("w").await;
+    db.sql("TRUNCATE tokens").await;
+    assert_eq!(words(&db.store.beat(&[beat("w")]).await.unwrap()), ["unauthorized"]);
+}
+
+/// Each ends one by hand, and neither sees what the other does until it has the row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_end_tokens_at_once_neither_puts_one_back() {
+    let db = TestDb::new(Backend::Postgres).await;
+    db.workspace("w").await;
+    let pool = sqlx::PgPool::connect(&db.url).await.unwrap();
+    sqlx::query(
+        "INSERT INTO tokens (hash, id, workspace_id, created_at) VALUES ('\\x02', 'second', 'w', 9000000000000)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut one = pool.begin().await.unwrap();
+    sqlx::query("UPDATE tokens SET revoked_at = 1 WHERE id = 'second'").execute(&mut *one).await.unwrap();
+    let other = pool.clone();
+    let other = tokio::spawn(async move {
+        sqlx::query("UPDATE tokens SET revoked_at = 1 WHERE id <> 'second'").execute(&other).await.unwrap();
+    });
+    while !waits_for_a_lock(&pool).await && !other.is_finished() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    one.commit().await.unwrap();
+    other.await.unwrap();
+    assert_eq!(db.number("SELECT COUNT(*) FROM workspaces WHERE live_token IS NOT NULL").await, 0);
+}
+
+async fn waits_for_a_lock(pool: &sqlx::PgPool) -> bool {
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() > 0
 }
 
 #[rstest]
