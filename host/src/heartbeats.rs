@@ -29,8 +29,10 @@ use crate::store::{Backend, Beat, Beaten, Store, StoreError, TokenHash};
 pub struct BatchConfig {
     /// Heartbeats that one statement stores at most.
     pub batch_size: usize,
-    /// Batches that may be stored at once, where the database can: two that
-    /// wait for the disk wait together. SQLite has one writer, and so one batch.
+    /// Batches that may be stored at once, where the database can. A second one is
+    /// begun when it is full, or when the first takes long: two small ones cost more
+    /// than one, but none waits for another's lock or slow disk. SQLite has one writer,
+    /// and so one batch.
     pub in_flight: usize,
     /// How long a batch waits for company, in milliseconds, on a host that had some of late.
     pub linger_ms: u64,
@@ -72,6 +74,9 @@ type Answer = Result<Heard, HeartbeatError>;
 
 /// Heartbeats that are judged one after the other in one task.
 const JUDGED_TOGETHER: usize = 16;
+
+/// How long a batch waits for the one before it, in milliseconds, where it need not.
+const PATIENCE_MS: u32 = 20;
 
 /// A heartbeat that waits to be stored.
 struct Queued {
@@ -162,9 +167,7 @@ impl Collector {
         let mut crowd = 0;
         loop {
             // While there is no turn to store, what arrives makes the next batch larger.
-            while storing.len() >= self.in_flight {
-                storing.join_next().await;
-            }
+            self.turn(&mut storing, &waiting, arrived.len()).await;
             // What was put back (a second heartbeat of one workspace) goes first.
             if arrived.is_empty() && waiting.recv_many(&mut arrived, self.batch_size).await == 0 {
                 break;
@@ -184,6 +187,22 @@ impl Collector {
         while storing.join_next().await.is_some() {}
         self.writer.judging.close();
         self.writer.judging.wait().await;
+    }
+
+    /// Waits until nothing is being stored; where more may be stored at once, no
+    /// longer than until the next batch is full or has been patient.
+    async fn turn(&self, storing: &mut JoinSet<()>, waiting: &mpsc::Receiver<Queued>, arrived: usize) {
+        let mut patience = PATIENCE_MS;
+        while !storing.is_empty() {
+            let may = storing.len() < self.in_flight;
+            if may && (patience == 0 || arrived + waiting.len() >= self.batch_size) {
+                return;
+            }
+            tokio::select! {
+                _ = storing.join_next() => {}
+                () = tokio::time::sleep(Duration::from_millis(1)), if may => patience -= 1,
+            }
+        }
     }
 
     /// Waits for company, where there was any of late: the first few that come

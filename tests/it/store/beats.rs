@@ -187,18 +187,12 @@ async fn of_two_that_end_tokens_at_once_neither_puts_one_back() {
     let other = tokio::spawn(async move {
         sqlx::query("UPDATE tokens SET revoked_at = 1 WHERE id <> 'second'").execute(&other).await.unwrap();
     });
-    while !waits_for_a_lock(&pool).await && !other.is_finished() {
+    while db.waiting_for_locks().await == 0 && !other.is_finished() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     one.commit().await.unwrap();
     other.await.unwrap();
     assert_eq!(db.number("SELECT COUNT(*) FROM workspaces WHERE live_token IS NOT NULL").await, 0);
-}
-
-async fn waits_for_a_lock(pool: &sqlx::PgPool) -> bool {
-    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() > 0
 }
 
 #[rstest]

@@ -126,13 +126,7 @@ async fn a_child_waits_for_a_removal_that_is_under_way() {
     let under = Patch { parent_id: Some(Some("p".to_owned())), ..Patch::default() };
     let moved = tokio::spawn(async move { store.patch("mover", &under).await.unwrap() });
     // Both now wait for the row, or did not look and are through.
-    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while !(created.is_finished() || moved.is_finished()) {
-        let (waiting,): (i64,) = sqlx::query_as(waiting).fetch_one(&pool).await.unwrap();
-        if waiting == 2 {
-            break;
-        }
+    while !(created.is_finished() || moved.is_finished()) && db.waiting_for_locks().await != 2 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     removal.commit().await.unwrap();

@@ -82,6 +82,15 @@ impl TestDb {
         }
     }
 
+    /// How many statements wait for another's lock (Postgres).
+    pub async fn waiting_for_locks(&self) -> i64 {
+        self.number(
+            "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .await
+    }
+
     /// Creates an ordinary workspace named `id` whose token is [`token_of`] it.
     pub async fn workspace(&self, id: &str) {
         self.place(id, None).await;

@@ -1,11 +1,14 @@
 //! Register, heartbeat, update-card.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 use sprag::http::Registration;
 use sprag::store::Backend;
 use sqlx::Connection as _;
+use tokio::time::timeout;
 
 use crate::support::db::TestDb;
 use crate::support::host::{Setup, TestHost, healthy};
@@ -21,6 +24,31 @@ fn ready(id: &str) -> Value {
 
 async fn open(db: &TestDb) -> TestHost {
     TestHost::start(db, Setup { registration: Registration::Open, ..Setup::default() }).await
+}
+
+/// A batch that waits for a row is overtaken by the next, though that is not full.
+#[tokio::test]
+async fn a_row_that_is_held_holds_up_nobody_else() {
+    let db = TestDb::new(Backend::Postgres).await;
+    let host = TestHost::plain(&db).await;
+    let (held, held_token) = host.create(json!({ "name": "held" })).await;
+    let (free, free_token) = host.create(json!({ "name": "free" })).await;
+    let mut holder = sqlx::PgConnection::connect(&db.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE workspaces SET name = 'still' WHERE name = 'held'")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let behind = host.beat(&held, &held_token);
+    let beside = async {
+        while db.waiting_for_locks().await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let beat = timeout(Duration::from_secs(10), host.beat(&free, &free_token)).await;
+        beat.expect("an answer while the other waits").ok();
+        sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    };
+    let (behind, ()) = tokio::join!(behind, beside);
+    behind.ok();
 }
 
 /// A workspace whose creator was handed no token, as older ones are.
