@@ -279,6 +279,14 @@ fn what_can_not_start_says_why(#[case] args: &[&str], #[case] says: &str) {
     assert!(!err(&output).contains("hunter2"), "a password in an error: {}", err(&output));
 }
 
+/// Nothing else starts a host with it before somebody tries the demo.
+#[test]
+fn the_demos_configuration_is_a_valid_one() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/src/demo/loops.toml");
+    let flags = sprag::config::Flags { config: Some(file.into()), ..Default::default() };
+    sprag::config::Config::load(&flags).expect("a configuration");
+}
+
 #[test]
 fn the_documented_configuration_is_the_default_one() {
     let page = include_str!("../../docs/operating.md");

@@ -31,19 +31,7 @@ const SETTINGS: [(&str, &str, &str); 3] = [
 ];
 
 /// How the host looks after a handful of agents, and how many may go down at once.
-const LOOPS: &str = "
-[loops]
-silence_ms = 1000
-silent_after_ms = 5000
-instances_ms = 2000
-instances_cycle_ms = 2000
-
-[brake]
-share = 0.5
-number = 4
-window_ms = 20000
-count_ms = 2000
-";
+const LOOPS: &str = include_str!("loops.toml");
 
 /// Where the demo takes place.
 pub struct Stage {
