@@ -69,82 +69,57 @@ pub(super) struct FactsRow {
     now: i64,
 }
 
-/// What its columns are read as.
-type Facts = (
-    String,
-    i64,
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    String,
-    i64,
-    Option<i64>,
-    i64,
-    bool,
-    String,
-    Option<String>,
-    bool,
-    i64,
-);
-
 impl<'r, R> FromRow<'r, R> for FactsRow
 where
     R: Row,
-    Facts: FromRow<'r, R>,
     usize: ColumnIndex<R>,
+    String: Readable<'r, R>,
+    Option<String>: Readable<'r, R>,
+    i64: Readable<'r, R>,
+    Option<i64>: Readable<'r, R>,
+    bool: Readable<'r, R>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        let (
-            id,
-            version,
-            kind,
-            runtime,
-            provider,
-            instance_id,
-            status,
-            status_since,
-            last_heartbeat_at,
-            active_tasks,
-            persistent_volume,
-            labels,
-            claim_id,
-            ancestor_paused,
-            now,
-        ) = Facts::from_row(row).map_err(|e| named(row, e))?;
+        let places = &mut (0..);
         Ok(Self {
-            id,
-            version,
-            kind,
-            runtime,
-            provider,
-            instance_id,
-            status,
-            status_since,
-            last_heartbeat_at,
-            active_tasks,
-            persistent_volume,
-            labels,
-            claim_id,
-            ancestor_paused,
-            now,
+            id: next(row, places)?,
+            version: next(row, places)?,
+            kind: next(row, places)?,
+            runtime: next(row, places)?,
+            provider: next(row, places)?,
+            instance_id: next(row, places)?,
+            status: next(row, places)?,
+            status_since: next(row, places)?,
+            last_heartbeat_at: next(row, places)?,
+            active_tasks: next(row, places)?,
+            persistent_volume: next(row, places)?,
+            labels: next(row, places)?,
+            claim_id: next(row, places)?,
+            ancestor_paused: next(row, places)?,
+            now: next(row, places)?,
         })
     }
 }
 
-/// An error that knows a column by its place, with its name.
-fn named<R: Row>(row: &R, error: sqlx::Error) -> sqlx::Error
+/// What a column of a row can be read as.
+trait Readable<'r, R: Row>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database> {}
+impl<'r, R: Row, T: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>> Readable<'r, R> for T {}
+
+/// The next column; one that can't be read is named in the error.
+fn next<'r, R: Row, T: Readable<'r, R>>(
+    row: &'r R,
+    places: &mut impl Iterator<Item = usize>,
+) -> Result<T, sqlx::Error>
 where
     usize: ColumnIndex<R>,
 {
-    match error {
-        sqlx::Error::ColumnDecode { index, source } => {
-            let column = index.parse::<usize>().ok().and_then(|place| row.try_column(place).ok());
-            let index = column.map_or(index, |column| column.name().to_owned());
-            sqlx::Error::ColumnDecode { index, source }
+    let place = places.next().unwrap_or_default();
+    row.try_get(place).map_err(|error| match error {
+        sqlx::Error::ColumnDecode { source, .. } => {
+            sqlx::Error::ColumnDecode { index: row.column(place).name().to_owned(), source }
         }
         other => other,
-    }
+    })
 }
 
 /// SQLite's JSON has its truth values as numbers.
