@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::revisions::Active;
 use crate::store::{
-    Commit, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Still, Store, StoreError, TokenHash,
+    Commit, Credential, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Still, Store, StoreError,
 };
 
 /// How often a step that was outrun starts again from new facts.
@@ -99,8 +99,8 @@ struct With<'a> {
     registration: Option<&'a Registration>,
     /// A claim, opened with the transition.
     claim: Option<&'a NewClaim>,
-    /// Of the agent whose word it is: dead, it has none.
-    token: Option<&'a TokenHash>,
+    /// Of the agent whose word it is: with a dead token it has none.
+    credential: Option<Credential>,
     /// Of a sweep: what must still be so.
     still: Option<&'a Still>,
     /// The only version that it is meant for.
@@ -165,7 +165,7 @@ impl Advance {
         self.step(facts, cause, With { registration, ..With::default() }).await
     }
 
-    /// [`Advance::from`] for what an agent says with this token: while a claim is
+    /// [`Advance::from`] for what an agent says who presents this: while a claim is
     /// open, what its new box says is kept, and judged when the claim has ended.
     ///
     /// # Errors
@@ -175,15 +175,15 @@ impl Advance {
         mut facts: Snapshot,
         cause: &Cause,
         registration: Option<&Registration>,
-        token: &TokenHash,
+        credential: Credential,
     ) -> Result<Advanced, StoreError> {
         loop {
             let id = facts.workspace.id.clone();
-            let with = With { registration, token: Some(token), ..With::default() };
+            let with = With { registration, credential: Some(credential), ..With::default() };
             let advanced = self.step(facts, cause, with).await?;
             let Advanced::Claimed { claim_id, .. } = &advanced else { return Ok(advanced) };
             let said = serde_json::to_string(cause).unwrap_or_default();
-            if Box::pin(self.store.speak(claim_id, token, &said)).await? {
+            if Box::pin(self.store.speak(claim_id, &credential.token, &said)).await? {
                 return Ok(advanced);
             }
             // The old box, which has no say; or the claim has just ended.
@@ -285,7 +285,7 @@ impl Advance {
             }
             let step = Step {
                 registration: Some(registration.clone()),
-                token: with.token.copied(),
+                credential: with.credential,
                 ..Step::of(&facts.workspace.id, facts.version)
             };
             match self.write(std::slice::from_ref(&step)).await? {
@@ -362,16 +362,15 @@ impl Advance {
             Outcome::Moved { to, reason, .. } => edge.to(*to).ok().map(|step| (step, reason.clone())),
             Outcome::Held { .. } => None,
         };
-        let refused = transition.is_none() && decision.is_remarkable();
         let commanded = matches!(cause, Cause::Commanded(_));
         let kept = commanded || decision.is_remarkable() || self.is_sampled(&decision.id);
         let step = Step {
-            registration: with.registration.filter(|_| !refused).map(|r| registered(r, &decision)),
+            registration: with.registration.and_then(|r| registered(r, &decision)),
             claim: with
                 .claim
                 .filter(|_| transition.is_some())
                 .map(|claim| (claim.clone(), decision.question.workspace.clone())),
-            token: with.token.copied(),
+            credential: with.credential,
             still: with.still.cloned(),
             transition,
             owes,
@@ -453,13 +452,20 @@ fn warn_fault(vote: &Vote, code: &str, detail: &str, workspace_id: &str) {
     );
 }
 
-/// A registration that fails the row hands out no first token.
-fn registered(registration: &Registration, decision: &Decision) -> Registration {
-    let mut registration = registration.clone();
-    if matches!(decision.outcome, Outcome::Moved { to: Status::Failed, .. }) {
-        registration.first_token = None;
+/// What is stored of a registration. One that fails the row, or leaves it failed, hands
+/// out no first token; one that is denied otherwise, or that nobody could judge, is not stored.
+fn registered(registration: &Registration, decision: &Decision) -> Option<Registration> {
+    let (to, denial) = match &decision.outcome {
+        Outcome::Moved { to, .. } => (*to, None),
+        held @ Outcome::Held { .. } => (decision.question.workspace.status, held.denial_of(Status::Online)),
+    };
+    if denial.is_some_and(|denial| to != Status::Failed || denial.is_fault()) {
+        return None;
     }
-    registration
+    let moved = matches!(decision.outcome, Outcome::Moved { .. });
+    let ready = denial.is_none() && !(moved && to == Status::Failed);
+    let first_token = registration.first_token.filter(|_| ready);
+    Some(Registration { first_token, ..registration.clone() })
 }
 
 fn settled(status: Status, decision: Decision) -> Advanced {

@@ -311,7 +311,20 @@ pub struct Denial {
     pub reason: Reason,
 }
 
+impl Denial {
+    /// Whether nobody judged: a policy failed, or none is in charge.
+    pub fn is_fault(&self) -> bool {
+        ["policy-error", "no-active-revision"].contains(&self.reason.code.as_str())
+    }
+}
+
 impl Outcome {
+    /// The denial that matters to whoever asked for `wanted`.
+    pub fn denial_of(&self, wanted: Status) -> Option<&Denial> {
+        let Outcome::Held { denials } = self else { return None };
+        denials.iter().find(|denial| denial.candidate == wanted).or(denials.first())
+    }
+
     /// Counts votes: an edge passes where someone allows it and nobody denies
     /// it, and the first in the table's order that passes is the move. A vote
     /// that is an error, or that has not one verdict per candidate, denies all.

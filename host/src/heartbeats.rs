@@ -296,7 +296,7 @@ impl Judge {
             Beaten::Removed => return Ok(Heard::Removed),
         };
         let status = facts.workspace.status;
-        let advanced = self.advance.agent(*facts, &Cause::Heartbeat(heartbeat), None, token).await;
+        let advanced = self.advance.agent(*facts, &Cause::Heartbeat(heartbeat), None, (*token).into()).await;
         let advanced = advanced.map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
         self.metrics.heartbeats.inc();
         Ok(heard(status, advanced))

@@ -8,5 +8,6 @@ mod events;
 mod fails_closed;
 mod policies;
 mod readers;
+mod registration;
 mod stopping;
 mod workspaces;

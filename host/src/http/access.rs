@@ -13,7 +13,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::error::{Answer, Problem};
 use crate::provision::BoxToken;
 pub use crate::provision::TOKEN_PREFIX;
-use crate::store::TokenHash;
+use crate::store::{Credential, TokenHash};
 
 /// Who may register a workspace that has no live token yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -39,6 +39,14 @@ impl Access {
 
     pub fn registration(&self) -> Registration {
         self.registration
+    }
+
+    /// What an agent presents, as this host's mode of registration has it.
+    pub(super) fn credential(&self, presented: Option<TokenHash>) -> Credential {
+        Credential {
+            token: presented.unwrap_or(TokenHash::NONE),
+            open: self.registration == Registration::Open,
+        }
     }
 }
 

@@ -91,14 +91,13 @@ pub(super) async fn register(
     let facts = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     let presented = bearer(&headers);
     let minted = admit(&registry, &access, &id, presented).await?;
-    let token = minted.as_ref().map(Token::hash).or(presented).ok_or_else(|| no_token_of(&id))?;
     let registration = Registration {
         url,
         agent_card: body.agent_card.unwrap_or_default(),
         first_token: minted.as_ref().map(Token::hash),
     };
     let cause = Cause::Registered(readiness);
-    match registry.advance.agent(facts, &cause, Some(&registration), &token).await? {
+    match registry.advance.agent(facts, &cause, Some(&registration), access.credential(presented)).await? {
         Advanced::Moved { to: Status::Failed, decision } => Err(not_ready(&decision)),
         Advanced::Moved { to, decision } => Ok(registered(to, minted, Some(decision))),
         Advanced::Held { status, decision } => {
@@ -123,11 +122,15 @@ async fn admit(
     presented: Option<TokenHash>,
 ) -> Answer<Option<Token>> {
     let live = registry.store.tokens(id).await?;
-    match presented {
-        Some(presented) if is_one_of(&presented, &live) => Ok(None),
-        _ if live.is_empty() && access.registration() == Admission::Open => Ok(Some(Token::mint()?)),
-        _ => Err(no_token_of(id)),
+    if presented.is_some_and(|presented| is_one_of(&presented, &live)) {
+        return Ok(None);
     }
+    let open = access.registration() == Admission::Open && live.is_empty();
+    let stranger = match presented {
+        Some(presented) if open => !registry.store.knows_token(&presented).await?,
+        _ => true,
+    };
+    if open && stranger { Ok(Some(Token::mint()?)) } else { Err(no_token_of(id)) }
 }
 
 fn no_token_of(id: &str) -> Problem {

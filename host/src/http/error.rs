@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::facts::{Decision, Outcome, Reason};
+use crate::facts::{Decision, Reason};
 use crate::heartbeats::HeartbeatError;
 use crate::machine::Status;
 use crate::revisions::RevisionError;
@@ -161,12 +161,12 @@ impl Problem {
         status: StatusCode,
         code: &'static str,
     ) -> Option<Self> {
-        let Outcome::Held { denials } = &decision.outcome else { return None };
-        let denial = denials.iter().find(|d| d.candidate == wanted).or(denials.first())?;
+        let denial = decision.outcome.denial_of(wanted)?;
         let detail = words(&denial.policy, &denial.reason);
-        let failed = ["policy-error", "no-active-revision"].contains(&denial.reason.code.as_str());
-        let problem =
-            if failed { Self::busy("POLICY_ERROR", detail) } else { Self::new(status, code, detail) };
+        let problem = match denial.is_fault() {
+            true => Self::busy("POLICY_ERROR", detail),
+            false => Self::new(status, code, detail),
+        };
         Some(problem.because(denial.reason.code.clone()).decided(decision))
     }
 }

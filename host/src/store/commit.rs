@@ -125,10 +125,12 @@ async fn apply(tx: &mut Tx, step: &Step) -> Result<Commit, StoreError> {
             return Ok(registered);
         }
     }
-    // After the row is held: a claim that ends the token holds it as well.
+    // After the row is held: a claim that ends the token holds it as well. Whoever was
+    // just handed the first one has been looked at.
     let writes = step.transition.is_some() || step.registration.is_some();
-    if let Some(token) = step.token.filter(|_| writes)
-        && !tokens::is_live(tx, &step.workspace_id, &token).await?
+    let first = step.registration.as_ref().is_some_and(|registration| registration.first_token.is_some());
+    if let Some(credential) = step.credential.filter(|_| writes && !first)
+        && !tokens::may_speak(tx, &step.workspace_id, credential).await?
     {
         return Ok(Commit::TokenDead);
     }

@@ -61,7 +61,7 @@ pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
 pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{
-    Beat, Beaten, BoundModule, Commit, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,
+    Beat, Beaten, BoundModule, Commit, Credential, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,
     NewWorkspace, Owe, Patch, Placed, Registration, Retried, RevisionRow, Snapshot, Step, Still,
     StoredModule, TokenHash, WorkspaceView,
 };

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::pool::{Store, Tx};
 use super::rows::{At, text};
-use super::types::TokenHash;
+use super::types::{Credential, TokenHash};
 use super::workspaces::TOUCH;
 
 const INSERT: &str = "
@@ -36,6 +36,14 @@ const LIVE: &str = "SELECT id, hash FROM tokens WHERE workspace_id = $1 AND revo
 
 const IS_LIVE: &str = "SELECT id FROM tokens WHERE hash = $1 AND workspace_id = $2 AND revoked_at IS NULL";
 
+/// Nobody has a live token of it, and the one presented is of nobody.
+const IS_UNCLAIMED: &str = "
+    SELECT id FROM workspaces WHERE id = $2
+    AND NOT EXISTS (SELECT 1 FROM tokens WHERE workspace_id = $2 AND revoked_at IS NULL)
+    AND NOT EXISTS (SELECT 1 FROM tokens WHERE hash = $1)";
+
+const IS_KNOWN: &str = "SELECT id FROM tokens WHERE hash = $1";
+
 /// Of a removed workspace, too.
 const HOLD: &str = "UPDATE workspaces SET version = version WHERE id = $1";
 
@@ -54,6 +62,11 @@ impl Store {
     pub async fn tokens(&self, workspace_id: &str) -> Result<Vec<TokenHash>, StoreError> {
         let rows = fetch_all!(self.read(), (String, Vec<u8>), LIVE, text(workspace_id))?;
         rows.into_iter().map(|(id, hash)| hash_of(&id, &hash)).collect()
+    }
+
+    /// Whether it is a token of some workspace, live or ended.
+    pub async fn knows_token(&self, hash: &TokenHash) -> Result<bool, StoreError> {
+        Ok(fetch_optional!(self.read(), (String,), IS_KNOWN, hash.0.as_slice())?.is_some())
     }
 
     /// Ends all live tokens of a workspace; how many there were.
@@ -84,10 +97,20 @@ impl Store {
     }
 }
 
-/// Whether it is a live token of the workspace.
-pub(super) async fn is_live(tx: &mut Tx, workspace_id: &str, hash: &TokenHash) -> Result<bool, StoreError> {
-    let found = fetch_optional!(tx.on(), (String,), IS_LIVE, hash.0.as_slice(), text(workspace_id))?;
-    Ok(found.is_some())
+/// Whether the workspace takes the word of who presents this.
+pub(super) async fn may_speak(
+    tx: &mut Tx,
+    workspace_id: &str,
+    credential: Credential,
+) -> Result<bool, StoreError> {
+    let Credential { token, open } = credential;
+    let live = fetch_optional!(tx.on(), (String,), IS_LIVE, token.0.as_slice(), text(workspace_id))?;
+    if live.is_some() || !open {
+        return Ok(live.is_some());
+    }
+    let unclaimed =
+        fetch_optional!(tx.on(), (String,), IS_UNCLAIMED, token.0.as_slice(), text(workspace_id))?;
+    Ok(unclaimed.is_some())
 }
 
 /// Adds a token beside those that there are.

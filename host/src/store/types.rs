@@ -25,6 +25,26 @@ impl TokenHash {
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
+
+    /// Of whoever presents none: no token has it.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+/// What an agent presents, and where that is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    pub token: TokenHash,
+    /// Whether a workspace that has no live token takes anybody's word (open
+    /// registration), but for one who presents a token that is known: that one has
+    /// ended, or is another's.
+    pub open: bool,
+}
+
+impl From<TokenHash> for Credential {
+    /// One that must be a live token of the workspace.
+    fn from(token: TokenHash) -> Self {
+        Self { token, open: false }
+    }
 }
 
 impl fmt::Debug for TokenHash {
@@ -173,8 +193,8 @@ pub struct Step {
     /// The change of status, and the reason given for it.
     pub transition: Option<(Move, Reason)>,
     pub registration: Option<Registration>,
-    /// Of the agent whose word this is: no write counts once it has ended.
-    pub token: Option<TokenHash>,
+    /// Of the agent whose word this is: no write counts once that is not enough any more.
+    pub credential: Option<Credential>,
     /// A claim to be opened with the transition, on the row as it was judged.
     pub claim: Option<(NewClaim, Workspace)>,
     /// Of a sweep: what must still be so, beside the version.
@@ -193,7 +213,7 @@ impl Step {
             version,
             transition: None,
             registration: None,
-            token: None,
+            credential: None,
             claim: None,
             still: None,
             owes: Vec::new(),
