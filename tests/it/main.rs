@@ -8,6 +8,7 @@ mod claims;
 mod cli;
 mod control_plane;
 mod crash;
+mod disk;
 mod fail_closed;
 mod golden;
 mod guests;

@@ -107,6 +107,11 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Writes a line to standard error. One that can't be written is lost, and not a panic.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// This very binary; on Linux also when the file was replaced by a newer one while it runs.
 fn this_binary() -> anyhow::Result<PathBuf> {
     let running = PathBuf::from("/proc/self/exe");

@@ -45,7 +45,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if tally.cases == 0 {
         bail!("there was no recorded decision to ask again");
     }
-    eprintln!("{} of {} recorded decisions differ", tally.differing, tally.cases);
+    super::say(&format!("{} of {} recorded decisions differ", tally.differing, tally.cases));
     Ok(if tally.differing == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 

@@ -168,7 +168,11 @@ fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
 fn log(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("SPRAG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written, on a full disk say, is lost: to say so there would panic.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
@@ -209,6 +213,6 @@ fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> 
         Ok(())
     };
     write().with_context(|| format!("making {}", path.display()))?;
-    eprintln!("made an admin token; it lies in {}", path.display());
+    super::say(&format!("made an admin token; it lies in {}", path.display()));
     Ok(token)
 }

@@ -47,7 +47,7 @@ pub(super) async fn livez() -> Json<Health> {
     OK
 }
 
-/// The database answers and a policy revision is active
+/// The database answers and takes writes, and a policy revision is active
 ///
 /// A loop that is stuck is named and makes no host unready: another host does
 /// its work, and taken out of service this one would not hear its agents either.
@@ -66,10 +66,12 @@ pub(super) async fn readyz(
     let mut missing = Vec::new();
     if let Err(error) = registry.store.ping().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "not ready");
-        missing.push("the database does not answer");
+        missing.push("the database does not answer".to_owned());
     }
+    // A database that answers may take no writes; the pulse tries one every second.
+    missing.extend(registry.store.refuses_writes().map(|why| format!("the database takes no writes: {why}")));
     if revisions.active().get().number == 0 {
-        missing.push("no policy revision is active");
+        missing.push("no policy revision is active".to_owned());
     }
     if missing.is_empty() {
         let stuck: Vec<_> = registry.loops.reports().iter().filter_map(Report::stuck).collect();

@@ -12,7 +12,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 
 use super::error::StoreError;
-use super::pool::{On, Store};
+use super::pool::{Executor, On, Store};
 use super::rows::{FactsRow, count, text};
 use super::types::{Beat, Beaten, Snapshot};
 
@@ -133,11 +133,12 @@ impl Store {
     async fn store_batch(&self, batch: &Batch<'_>) -> Result<Vec<FactsRow>, StoreError> {
         let mut tries = 1;
         loop {
-            let stored = match self.write() {
+            let Executor { db, outcome } = self.write();
+            let stored = match db {
                 On::Sqlite(db) => sqlite_beat(db, batch).await,
                 On::Postgres(db) => postgres_beat(db, batch).await,
             };
-            match stored.map_err(StoreError::from) {
+            match outcome.of(stored, |rows| !rows.is_empty()) {
                 Err(e) if e.lost_to_another() && tries < TRIES => tries += 1,
                 other => return other,
             }
@@ -146,7 +147,8 @@ impl Store {
 
     async fn why_refused(&self, batch: &Batch<'_>) -> Result<Vec<(String, bool)>, StoreError> {
         let ids = || batch.column(|entry| entry.id.as_ref());
-        let rows = match self.read() {
+        let Executor { db, outcome } = self.read();
+        let rows = match db {
             On::Sqlite(db) => {
                 let ids = json(&ids())?;
                 sqlx::query_as(SQLITE_WHY).bind(ids).bind(batch.hashes()).fetch_all(db).await
@@ -156,7 +158,7 @@ impl Store {
                 sqlx::query_as(POSTGRES_WHY).bind(ids()).bind(hashes).fetch_all(db).await
             }
         };
-        Ok(rows?)
+        outcome.of(rows, |_| false)
     }
 }
 

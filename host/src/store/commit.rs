@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::error::StoreError;
-use super::pool::{On, Store, Tx};
+use super::pool::{Executor, On, Store, Tx};
 use super::rows::{count, text};
 use super::types::{Commit, Down, Registration, Step};
 use super::workspaces::PUT_CARD;
@@ -88,10 +88,10 @@ impl Store {
 async fn lock_rows(tx: &mut Tx, steps: &[Step]) -> Result<(), StoreError> {
     let guarded = steps.iter().filter(|step| step.transition.is_some() || step.registration.is_some());
     let ids: Vec<_> = guarded.map(|step| text(&step.workspace_id)).collect();
-    if let On::Postgres(tx) = tx
-        && ids.len() > 1
+    if ids.len() > 1
+        && let Executor { db: On::Postgres(db), outcome } = tx.on()
     {
-        sqlx::query(LOCK_ROWS).bind(ids).execute(&mut **tx).await?;
+        outcome.of(sqlx::query(LOCK_ROWS).bind(ids).execute(db).await, |_| false)?;
     }
     Ok(())
 }

@@ -15,7 +15,9 @@
 //! |---|---|
 //! | `types` | what goes in and what comes out |
 //! | `error` | what can go wrong |
-//! | `pool` | the two backends, connections, transactions, migrations |
+//! | `pool` | the two backends, transactions, migrations |
+//! | `connect` | how each is opened, and which connection is used again |
+//! | `condition` | what errors of late say: connections in doubt, writes that fail |
 //! | `rows` | from columns to facts, saying where one broke |
 //! | `workspaces` | create, read, list, patch, the row to be judged |
 //! | `beats` | the hot path: a batch of heartbeats in one statement |
@@ -38,6 +40,8 @@ mod brakes;
 mod checkpoint;
 mod claims;
 mod commit;
+mod condition;
+mod connect;
 mod decisions;
 mod error;
 mod events;
@@ -52,8 +56,8 @@ mod workspaces;
 
 pub use brakes::{Brake, BrakeLimits, BrakeState, FLEET, provider_scope};
 pub use claims::{
-    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim, OwedStop,
-    StepState, UnknownState,
+    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
+    OwedStop, StepState, UnknownState,
 };
 pub use error::StoreError;
 pub use hosts::{HostName, Patience, Pulse, SeenHost};

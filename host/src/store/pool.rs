@@ -1,53 +1,22 @@
-//! The two backends: how each is opened, migrated and closed, and the few
-//! macros that let one statement run on either.
-//!
-//! SQLite has one writing connection, so that writers queue here and not in
-//! SQLite's busy loop, and a few for reading beside it. Its log is flushed at
-//! every commit (`synchronous = FULL`): an answered heartbeat is a stored one.
+//! The two backends: transactions, migrations, and the few macros that let one
+//! statement run on either. Whatever runs on one is heard of by its [`Condition`].
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnectionMetadata;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
-};
-use tokio::time::{Instant, sleep};
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 
-use super::checkpoint::{self, Checkpoint};
+use super::checkpoint::Checkpoint;
+use super::condition::{Condition, Of, Outcome};
+use super::connect;
 use super::error::StoreError;
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
-
-/// Connections that read SQLite beside the one that writes.
-const SQLITE_READERS: u32 = 4;
-/// How long SQLite waits for another process that writes.
-const SQLITE_BUSY: Duration = Duration::from_secs(5);
-/// The pause before a file that another process is just making is opened again.
-const SQLITE_RETRY: Duration = Duration::from_millis(20);
-/// Pages of SQLite's cache, per reader: negative, so KiB.
-const SQLITE_CACHE_KIB: &str = "-16384";
-/// The same of the writer: heartbeats touch every row of the registry in turn.
-const SQLITE_WRITER_CACHE_KIB: &str = "-131072";
-/// Bytes of a page, of a file that is made. A heartbeat changes one row of some
-/// hundred bytes, and the log takes a whole page for it: a quarter of SQLite's own
-/// size makes a batch of 256 a third cheaper (12.6 instead of 16.1 µs a row).
-const SQLITE_PAGE: u32 = 1024;
-/// Rows of an answer that may wait between SQLite's thread and its reader.
-const SQLITE_ROW_BUFFER: usize = 512;
-/// More than there are statements here, so that each is prepared once.
-const STATEMENT_CACHE: usize = 256;
-/// A Postgres connection that idled this long is tried before it is used.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,10 +55,11 @@ impl Default for PoolOptions {
 #[derive(Clone)]
 pub struct Store {
     pools: Pools,
+    condition: Arc<Condition>,
 }
 
 #[derive(Clone)]
-enum Pools {
+pub(super) enum Pools {
     Sqlite { writer: SqlitePool, readers: SqlitePool, checkpoint: Arc<Checkpoint> },
     Postgres(PgPool),
 }
@@ -106,10 +76,20 @@ pub(super) enum On<S, P> {
     Postgres(P),
 }
 
-/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
-pub(super) type Tx = On<Transaction<'static, Sqlite>, Transaction<'static, Postgres>>;
+/// Something a statement can run on, a pool or a transaction's connection, and who hears how it went.
+pub(super) struct Executor<'a, S, P> {
+    pub(super) db: On<S, P>,
+    pub(super) outcome: Outcome<'a>,
+}
 
-/// Something a statement can run on: a pool or a transaction's connection.
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back.
+pub(super) struct Tx {
+    db: On<Transaction<'static, Sqlite>, Transaction<'static, Postgres>>,
+    condition: Arc<Condition>,
+    wrote: bool,
+}
+
+/// What runs on either backend.
 macro_rules! on {
     ($executor:expr, $db:ident => $body:expr) => {
         match $executor {
@@ -121,26 +101,29 @@ macro_rules! on {
 
 /// Runs a statement that both backends understand; how many rows it changed.
 macro_rules! execute {
-    ($executor:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($executor, db => sqlx::query($sql)$(.bind($bind))*.execute(db).await.map(|r| r.rows_affected()))
-            .map_err($crate::store::StoreError::from)
-    };
+    ($executor:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let $crate::store::pool::Executor { db, outcome } = $executor;
+        let ended = on!(db, db => sqlx::query($sql)$(.bind($bind))*.execute(db).await.map(|r| r.rows_affected()));
+        outcome.of(ended, |rows| *rows > 0)
+    }};
 }
 
 /// The rows of a query that both backends understand, each a `$row`.
 macro_rules! fetch_all {
-    ($executor:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($executor, db => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_all(db).await)
-            .map_err($crate::store::StoreError::from)
-    };
+    ($executor:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let $crate::store::pool::Executor { db, outcome } = $executor;
+        let ended = on!(db, db => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_all(db).await);
+        outcome.fetched(ended, |rows| !rows.is_empty())
+    }};
 }
 
 /// Like [`fetch_all`], for at most one row.
 macro_rules! fetch_optional {
-    ($executor:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($executor, db => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(db).await)
-            .map_err($crate::store::StoreError::from)
-    };
+    ($executor:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let $crate::store::pool::Executor { db, outcome } = $executor;
+        let ended = on!(db, db => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*.fetch_optional(db).await);
+        outcome.fetched(ended, Option::is_some)
+    }};
 }
 
 impl Store {
@@ -160,12 +143,9 @@ impl Store {
 
     /// [`Store::connect`] with other bounds than the default ones.
     pub async fn connect_with(url: &str, options: &PoolOptions) -> Result<Self, StoreError> {
-        let pools = match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => connect_sqlite(url, options).await?,
-            Some("postgres" | "postgresql") => connect_postgres(url, options).await?,
-            _ => return Err(bad_url(url, "expected sqlite:PATH or postgres://USER@HOST/DATABASE")),
-        };
-        Ok(Self { pools })
+        let condition = Arc::new(Condition::new());
+        let pools = connect::pools(url, options, &condition).await?;
+        Ok(Self { pools, condition })
     }
 
     /// Which database it is.
@@ -222,20 +202,28 @@ impl Store {
         }
     }
 
+    /// Why writes fail, in words for everybody, if the last ones did: a database
+    /// that answers may take none.
+    pub fn refuses_writes(&self) -> Option<&'static str> {
+        self.condition.refuses_writes()
+    }
+
     /// Where a query runs that changes nothing.
-    pub(super) fn read(&self) -> On<&SqlitePool, &PgPool> {
-        match &self.pools {
+    pub(super) fn read(&self) -> Executor<'_, &SqlitePool, &PgPool> {
+        let db = match &self.pools {
             Pools::Sqlite { readers, .. } => On::Sqlite(readers),
             Pools::Postgres(pool) => On::Postgres(pool),
-        }
+        };
+        Executor { db, outcome: Outcome { condition: &self.condition, of: Of::Reading } }
     }
 
     /// Where a single statement runs that changes something.
-    pub(super) fn write(&self) -> On<&SqlitePool, &PgPool> {
-        match &self.pools {
+    pub(super) fn write(&self) -> Executor<'_, &SqlitePool, &PgPool> {
+        let db = match &self.pools {
             Pools::Sqlite { writer, .. } => On::Sqlite(writer),
             Pools::Postgres(pool) => On::Postgres(pool),
-        }
+        };
+        Executor { db, outcome: Outcome { condition: &self.condition, of: Of::Writing } }
     }
 
     /// After a commit of so many rows: SQLite's log may be long enough.
@@ -247,43 +235,51 @@ impl Store {
 
     /// Begins a transaction that writes. In SQLite it is the only one.
     pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.pools {
-            Pools::Sqlite { writer, .. } => On::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Pools::Postgres(pool) => On::Postgres(pool.begin().await?),
-        })
+        let begun = match &self.pools {
+            Pools::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(On::Sqlite),
+            Pools::Postgres(pool) => pool.begin().await.map(On::Postgres),
+        };
+        let outcome = Outcome { condition: &self.condition, of: Of::Writing };
+        let db = outcome.of(begun, |_| false)?;
+        Ok(Tx { db, condition: self.condition.clone(), wrote: false })
     }
 }
 
 impl Tx {
     /// What its statements run on.
-    pub(super) fn on(&mut self) -> On<&mut SqliteConnection, &mut PgConnection> {
-        match self {
-            On::Sqlite(tx) => On::Sqlite(tx),
-            On::Postgres(tx) => On::Postgres(tx),
-        }
+    pub(super) fn on(&mut self) -> Executor<'_, &mut SqliteConnection, &mut PgConnection> {
+        let db = match &mut self.db {
+            On::Sqlite(tx) => On::Sqlite(&mut **tx),
+            On::Postgres(tx) => On::Postgres(&mut **tx),
+        };
+        Executor { db, outcome: Outcome { condition: &self.condition, of: Of::Within(&mut self.wrote) } }
     }
 
     pub(super) const fn backend(&self) -> Backend {
-        match self {
+        match self.db {
             On::Sqlite(_) => Backend::Sqlite,
             On::Postgres(_) => Backend::Postgres,
         }
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        on!(self, tx => tx.commit().await).map_err(StoreError::from)
+        let Self { db, condition, wrote } = self;
+        let committed = on!(db, tx => tx.commit().await);
+        Outcome { condition: &condition, of: Of::Writing }.of(committed, |()| wrote)
     }
 
     /// Like a drop, but waits until it is done.
     pub(super) async fn roll_back(self) -> Result<(), StoreError> {
-        on!(self, tx => tx.rollback().await).map_err(StoreError::from)
+        let Self { db, condition, .. } = self;
+        let rolled_back = on!(db, tx => tx.rollback().await);
+        Outcome { condition: &condition, of: Of::Writing }.of(rolled_back, |()| false)
     }
 
     /// Waits until no other transaction holds the lock of this name. SQLite's
     /// write lock already serves.
     pub(super) async fn lock(&mut self, lock: Lock) -> Result<(), StoreError> {
-        if let On::Postgres(tx) = self {
-            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock as i64).execute(&mut **tx).await?;
+        if self.backend() == Backend::Postgres {
+            execute!(self.on(), "SELECT pg_advisory_xact_lock($1)", lock as i64)?;
         }
         Ok(())
     }
@@ -297,103 +293,4 @@ pub(super) enum Lock {
     Tree = 0x5370_7261_0001,
     /// The log of activations.
     Activations = 0x5370_7261_0002,
-}
-
-async fn connect_sqlite(url: &str, options: &PoolOptions) -> Result<Pools, StoreError> {
-    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    if rest.contains(":memory:") || rest.contains("mode=memory") {
-        return Err(bad_url(url, "a database in memory survives nothing; name a file"));
-    }
-    if rest.is_empty() || rest.starts_with('?') {
-        return Err(bad_url(url, "expected the path of a file after sqlite:"));
-    }
-    let connect = SqliteConnectOptions::from_str(url)
-        .map_err(|_| bad_url(url, "expected sqlite:PATH"))?
-        .create_if_missing(options.create)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(SQLITE_BUSY)
-        .statement_cache_capacity(STATEMENT_CACHE)
-        .row_buffer_size(SQLITE_ROW_BUFFER)
-        .page_size(SQLITE_PAGE)
-        .pragma("wal_autocheckpoint", checkpoint::AT_THE_LATEST)
-        .disable_statement_logging();
-    let pool = || {
-        SqlitePoolOptions::new()
-            .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-    };
-    let writer = connect.clone().pragma("cache_size", SQLITE_WRITER_CACHE_KIB);
-    let writer = open_writer(|| pool().max_connections(1), writer).await?;
-    // Not opened read-only: a reader of a log must be able to write its index.
-    let reader = connect.pragma("cache_size", SQLITE_CACHE_KIB).pragma("query_only", "1");
-    let readers = pool().max_connections(SQLITE_READERS).connect_lazy_with(reader);
-    Ok(Pools::Sqlite { writer, readers, checkpoint: Arc::default() })
-}
-
-/// Turning the log on takes the whole file for a moment, and SQLite does not wait
-/// where another process does the same: only the making of a file is such a race.
-async fn open_writer(
-    pool: impl Fn() -> SqlitePoolOptions,
-    writer: SqliteConnectOptions,
-) -> Result<SqlitePool, StoreError> {
-    let until = Instant::now() + SQLITE_BUSY;
-    loop {
-        match pool().connect_with(writer.clone()).await.map_err(StoreError::from) {
-            Err(error) if error.is_busy() && Instant::now() < until => sleep(SQLITE_RETRY).await,
-            opened => return opened,
-        }
-    }
-}
-
-async fn connect_postgres(url: &str, options: &PoolOptions) -> Result<Pools, StoreError> {
-    let connect = PgConnectOptions::from_str(url)
-        .map_err(|_| bad_url(url, "expected postgres://USER@HOST/DATABASE"))?
-        .application_name("sprag")
-        .statement_cache_capacity(STATEMENT_CACHE)
-        .disable_statement_logging();
-    let timeout = options.statement_timeout_ms;
-    let pool = PgPoolOptions::new()
-        .max_connections(options.max_connections)
-        .acquire_timeout(Duration::from_millis(options.acquire_timeout_ms))
-        // One round trip less for each statement of a busy host.
-        .test_before_acquire(false)
-        .before_acquire(|connection, idle| Box::pin(is_alive(connection, idle)))
-        .after_connect(move |connection, _| Box::pin(prepare_session(connection, timeout)))
-        .connect_with(connect)
-        .await?;
-    Ok(Pools::Postgres(pool))
-}
-
-/// Whether a pooled connection can be used; false ends it and opens another.
-async fn is_alive(connection: &mut PgConnection, idle: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
-    Ok(idle.idle_for < TRY_AFTER_IDLE || connection.ping().await.is_ok())
-}
-
-/// A statement that waits for ever would hold up every heartbeat behind it.
-///
-/// Every statement here touches few rows by their keys. Left to itself, Postgres
-/// reads the whole table for a batch of heartbeats while it has no statistics of
-/// a new table yet (35 ms instead of 2 at 100,000 rows), and plans it anew each time.
-async fn prepare_session(connection: &mut PgConnection, timeout_ms: u64) -> Result<(), sqlx::Error> {
-    let settings = format!(
-        "SET statement_timeout = {timeout_ms}; SET lock_timeout = {timeout_ms};
-        SET plan_cache_mode = force_generic_plan;
-        SET enable_hashjoin = off;
-        SET enable_mergejoin = off"
-    );
-    sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await.map(drop)
-}
-
-/// Shows a file's path, but of any other URL only the scheme: the rest may hold a password.
-fn bad_url(url: &str, why: &'static str) -> StoreError {
-    let url = match url.split_once(':') {
-        Some(("sqlite", _)) => url.to_owned(),
-        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => format!("{scheme}:…"),
-        _ => "the database URL".to_owned(),
-    };
-    StoreError::BadUrl { url, why }
 }

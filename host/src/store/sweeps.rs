@@ -306,7 +306,7 @@ impl Store {
     }
 
     async fn plan(&self, sql: &str, given: &[i64]) -> Result<Vec<String>, StoreError> {
-        match self.read() {
+        match self.read().db {
             On::Sqlite(db) => {
                 let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
                 let plan = given.iter().fold(sqlx::query_as(sql), |plan, value| plan.bind(*value));

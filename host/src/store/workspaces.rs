@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::error::StoreError;
-use super::pool::{Lock, On, Store, Tx};
+use super::pool::{Backend, Executor, Lock, Store, Tx};
 use super::rows::{FactsRow, ViewRow, optional_text, text};
 use super::types::{Filter, NewWorkspace, Patch, Placed, Snapshot, WorkspaceView};
 use super::{claims, events, tokens};
@@ -122,7 +122,8 @@ impl Store {
 
     pub async fn list(&self, filter: &Filter) -> Result<Vec<WorkspaceView>, StoreError> {
         // The text differs with the filter, so that a status can use its index.
-        let rows: Vec<ViewRow> = on!(self.read(), db => {
+        let Executor { db, outcome } = self.read();
+        let rows: Result<Vec<ViewRow>, _> = on!(db, db => {
             let mut query = sqlx::QueryBuilder::new(VIEWS);
             let wanted = [
                 (" AND workspaces.status = ", filter.status.map(|status| Cow::Borrowed(status.as_str()))),
@@ -142,7 +143,8 @@ impl Store {
             }
             query.push(" ORDER BY workspaces.id LIMIT ").push_bind(i64::from(filter.limit));
             query.build_query_as().fetch_all(db).await
-        })?;
+        });
+        let rows = outcome.of(rows, |_| false)?;
         rows.into_iter().map(WorkspaceView::try_from).collect()
     }
 
@@ -228,9 +230,9 @@ async fn place(tx: &mut Tx, id: &str, parent: &str) -> Result<Placed, StoreError
 
 /// The row's status, which stays so until `tx` ends.
 async fn status_locked(tx: &mut Tx, id: &str) -> Result<Option<String>, StoreError> {
-    let sql = match tx {
-        On::Sqlite(_) => STATUS,
-        On::Postgres(_) => STATUS_LOCKED,
+    let sql = match tx.backend() {
+        Backend::Sqlite => STATUS,
+        Backend::Postgres => STATUS_LOCKED,
     };
     let status = fetch_optional!(tx.on(), (String,), sql, text(id))?;
     Ok(status.map(|(status,)| status))

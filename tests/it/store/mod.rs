@@ -2,6 +2,7 @@
 //! Postgres, and expects the same of both.
 
 mod beats;
+mod broken;
 mod commit;
 mod connect;
 mod events;

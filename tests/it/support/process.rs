@@ -67,9 +67,28 @@ impl Process {
         admin: Option<&str>,
         env: &[(&str, &str)],
     ) -> Self {
+        Self::launch(Command::new(sprag_bin()), listen, database_url, state_dir, config, admin, env).await
+    }
+
+    /// [`Process::start`] by another program, which runs what comes after its arguments.
+    pub async fn start_under(wrapper: &[&str], database_url: &str, state_dir: &Path, config: &str) -> Self {
+        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(sprag_bin());
+        Self::launch(command, "127.0.0.1:0", database_url, state_dir, &config, Some(ADMIN), &[]).await
+    }
+
+    async fn launch(
+        mut command: Command,
+        listen: &str,
+        database_url: &str,
+        state_dir: &Path,
+        config: &str,
+        admin: Option<&str>,
+        env: &[(&str, &str)],
+    ) -> Self {
         let file = state_dir.join("sprag.toml");
         std::fs::write(&file, config).expect("writing the configuration");
-        let mut command = Command::new(sprag_bin());
         command.args(["serve", "--listen", listen, "--log-format", "json", "--config"]).arg(&file);
         command.arg("--state-dir").arg(state_dir).env("SPRAG_DATABASE_URL", database_url);
         command.envs(env.iter().copied());
@@ -102,6 +121,11 @@ impl Process {
         };
         let admin = admin.trim().to_owned();
         Self { child, url, client: reqwest::Client::new(), admin, log }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// What it has logged so far.

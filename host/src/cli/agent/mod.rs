@@ -245,7 +245,8 @@ impl<'a> Agent<'a> {
     }
 
     fn say(&self, what: &str) {
-        eprintln!("{:>8.1}s  {} {what}", self.began.elapsed().as_secs_f64(), self.args.workspace_id);
+        let seconds = self.began.elapsed().as_secs_f64();
+        crate::cli::say(&format!("{seconds:>8.1}s  {} {what}", self.args.workspace_id));
     }
 }
 
