@@ -113,6 +113,7 @@ pub struct Metrics {
     claims_opened: Family<ClaimLabels, Counter>,
     claims_ended: Family<ClaimEndLabels, Counter>,
     pub claims_taken_over: Counter,
+    foreign_claims: Gauge,
     /// Open claims that were dropped and not ended: a bug that a test sees.
     pub claims_unspent: Counter,
     effects: Family<EffectLabels, Counter>,
@@ -144,6 +145,7 @@ impl Default for Metrics {
             claims_opened: Family::default(),
             claims_ended: Family::default(),
             claims_taken_over: Counter::default(),
+            foreign_claims: Gauge::default(),
             claims_unspent: Counter::default(),
             effects: Family::default(),
             effects_due: Gauge::default(),
@@ -183,6 +185,9 @@ impl Default for Metrics {
         registry.register("claims_ended", "Claims ended", this.claims_ended.clone());
         let taken_over = this.claims_taken_over.clone();
         registry.register("claims_taken_over", "Claims taken over after their lease lapsed", taken_over);
+        let foreign = this.foreign_claims.clone();
+        let about = "Open claims of a kind or with a step that this version does not know, left alone";
+        registry.register("claims_unknown", about, foreign);
         let unspent = this.claims_unspent.clone();
         registry.register("claims_unspent", "Open claims dropped without an end: a bug", unspent);
         registry.register("effects", "Deliveries of owed effects", this.effects.clone());
@@ -286,6 +291,12 @@ impl Metrics {
             let labels = BrakeLabels { scope: scope.to_owned(), state: each };
             self.brake.get_or_create(&labels).set(i64::from(*each == state));
         }
+    }
+
+    /// How many there are now; how many there were.
+    pub(crate) fn foreign_claims(&self, now: u64) -> u64 {
+        let before = self.foreign_claims.set(i64::try_from(now).unwrap_or(i64::MAX));
+        u64::try_from(before).unwrap_or(0)
     }
 
     pub(crate) fn claim_opened(&self, kind: &str) {

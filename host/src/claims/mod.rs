@@ -46,12 +46,13 @@ pub use point::Point;
 
 use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Command, Decision};
-use crate::machine::{CauseKind, NoSuchEdge, Status};
+use crate::machine::{NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::provision::{Dispatcher, UnknownProvider};
 use crate::store::{
-    Claim, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Snapshot, Still, Store, StoreError,
+    Claim, ClaimKind, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Snapshot, Still, Store, StoreError,
 };
+use plan::Step;
 use saga::Halt;
 
 /// Lapsed claims that one tick takes over at most.
@@ -132,6 +133,8 @@ pub enum CommandError {
     Store(#[from] StoreError),
     #[error("the host is stopping")]
     Stopping,
+    #[error("a removal opens no claim")]
+    NoClaim,
 }
 
 /// Opens claims and carries them out. Cheap to clone.
@@ -232,7 +235,7 @@ impl Claims {
         let host = self.0.clone();
         let asked = self.0.running.spawn(async move {
             let (id, cause) = (facts.workspace.id.clone(), Cause::IdleFor { for_: idle_ms });
-            let claim = host.new_claim(CauseKind::Hibernate.as_str(), IDLE, None, None);
+            let claim = host.new_claim(ClaimKind::Hibernate, IDLE, None, None);
             let advanced = host.advance.claim_found(facts, &cause, &claim, &still).await;
             host.settled(&claim.id, &id, advanced).await
         });
@@ -251,7 +254,7 @@ impl Claims {
     ) -> Result<(Placed, NewWorkspace), CommandError> {
         if let Some(provider) = &new.provider {
             self.0.dispatcher.check(provider)?;
-            new.claim = Some(self.0.new_claim(plan::CREATE, actor, None, None));
+            new.claim = Some(self.0.new_claim(ClaimKind::Create, actor, None, None));
         }
         let host = self.0.clone();
         let created = self.0.running.spawn(async move {
@@ -292,8 +295,16 @@ impl Claims {
     /// The database; the next tick is the retry.
     pub async fn take_over(&self) -> Result<usize, StoreError> {
         let host = &self.0;
+        let steps = Step::ALL.map(Step::as_str);
+        let foreign = host.store.foreign_claims(&steps).await?;
+        if host.metrics.foreign_claims(foreign) < foreign {
+            tracing::warn!(
+                claims = foreign,
+                "open claims of a later version's kind are left to hosts that know it"
+            );
+        }
         let mut taken = 0;
-        for lapsed in host.store.lapsed_claims(TAKEN_AT_ONCE).await? {
+        for lapsed in host.store.lapsed_claims(&steps, TAKEN_AT_ONCE).await? {
             let hold = host.store.take_over(&lapsed, &host.owner, host.config.lease_ms).await?;
             if let Some(hold) = hold {
                 tracing::warn!(
@@ -331,14 +342,14 @@ impl Claims {
 impl Host {
     fn new_claim(
         &self,
-        kind: &str,
+        kind: ClaimKind,
         actor: &str,
         parent: Option<&Hold>,
         target_provider: Option<String>,
     ) -> NewClaim {
         NewClaim {
             id: Uuid::now_v7().to_string(),
-            kind: kind.to_owned(),
+            kind,
             actor: actor.to_owned(),
             parent: parent.map(|parent| (parent.claim_id.clone(), parent.epoch)),
             owner: self.owner.clone(),
@@ -364,7 +375,7 @@ impl Host {
         parent: Option<&Hold>,
         at: Option<i64>,
     ) -> Result<Commanded, CommandError> {
-        let kind = command.command.cause().as_str();
+        let kind = ClaimKind::of(command.command).ok_or(CommandError::NoClaim)?;
         let target = command.target_provider.clone();
         let claim = NewClaim { id: claim_id, ..self.new_claim(kind, &command.actor, parent, target) };
         let advanced = self.advance.command(id, command, &claim, at).await;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::facts::CommandKind;
+use crate::store::ClaimKind;
 
 use super::{create, hibernate, pause, restart, resume, switch_provider, wake};
 
@@ -100,28 +101,25 @@ pub struct Planned {
 /// The steps of a command, in order.
 pub type Plan = &'static [Planned];
 
-/// The kind of a claim that creates a workspace's first box; of all others it is the command's name.
-pub const CREATE: &str = "create";
-
 /// The plan of a command; None: of the creation of a workspace.
 pub const fn plan(command: Option<CommandKind>) -> Plan {
-    match command {
-        None => create::PLAN,
-        Some(CommandKind::Restart) => restart::PLAN,
-        Some(CommandKind::SwitchProvider) => switch_provider::PLAN,
-        Some(CommandKind::Pause) => pause::PLAN,
-        Some(CommandKind::Resume) => resume::PLAN,
-        Some(CommandKind::Wake) => wake::PLAN,
-        Some(CommandKind::Hibernate) => hibernate::PLAN,
+    let Some(command) = command else { return plan_of(ClaimKind::Create) };
+    match ClaimKind::of(command) {
+        Some(kind) => plan_of(kind),
         // One transaction and no steps; it supersedes claims and opens none.
-        Some(CommandKind::Remove) => &[],
+        None => &[],
     }
 }
 
-/// The plan of a claim of this kind, as the database has it. None: no such kind.
-pub fn plan_of(kind: &str) -> Option<Plan> {
-    if kind == CREATE {
-        return Some(plan(None));
+/// The plan of a claim.
+pub const fn plan_of(kind: ClaimKind) -> Plan {
+    match kind {
+        ClaimKind::Create => create::PLAN,
+        ClaimKind::Restart => restart::PLAN,
+        ClaimKind::SwitchProvider => switch_provider::PLAN,
+        ClaimKind::Pause => pause::PLAN,
+        ClaimKind::Resume => resume::PLAN,
+        ClaimKind::Wake => wake::PLAN,
+        ClaimKind::Hibernate => hibernate::PLAN,
     }
-    CommandKind::ALL.into_iter().find(|c| c.cause().as_str() == kind).map(|command| plan(Some(command)))
 }

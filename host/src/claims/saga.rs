@@ -15,7 +15,9 @@ use super::plan::{self, Plan, Planned, Step, Undo};
 use super::{Host, Point};
 use crate::facts::{Cause, Reason};
 use crate::machine::{CauseKind, Status};
-use crate::store::{Claim, ClaimState, Ended, Ending, Hold, OwedStop, StepState, StoreError};
+use crate::store::{
+    Claim, ClaimKind, ClaimState, Ended, Ending, Hold, JournaledStep, OwedStop, StepState, StoreError,
+};
 
 /// How a walk ends.
 pub(super) enum Verdict {
@@ -31,6 +33,8 @@ pub(super) enum Verdict {
 pub(super) enum Halt {
     /// The claim is another's, or superseded.
     Lost,
+    /// Something of it was written by a later version: it is left to those who know it.
+    Foreign,
     /// The database or a provider does not answer: the lease will lapse, and the next holder fences first.
     GiveUp,
     /// The host is stopping.
@@ -60,7 +64,7 @@ pub(super) fn carry_out(host: Arc<Host>, hold: Hold, taken_over: bool) -> BoxFut
         match walked {
             Ok((verdict, claim, status)) => finish(&host, open, &claim, status, verdict).await,
             Err(Halt::Lost) => open.lost(),
-            Err(Halt::GiveUp) => open.give_up(),
+            Err(Halt::GiveUp | Halt::Foreign) => open.give_up(),
             Err(Halt::Stopping) => {
                 // A renewal that came after it would undo the release.
                 drop(renewal);
@@ -129,13 +133,13 @@ fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>>
             };
             let (state, transition) = (ClaimState::Committed, None);
             // Whoever spoke for the workspace before a box of its own was started has no say any more.
-            let sole = started && claim.kind != plan::CREATE;
+            let sole = started && !creates(claim);
             let provider = provider.as_deref();
             Some(Ending { state, transition, provider, instance_id, sole, owed: Vec::new() })
         }
         Verdict::Back { reason, owed } => {
             let may_run = last(claim, Step::StopNew) == Some(StepState::Exhausted) || !owed.is_empty();
-            let untrue = claim.kind == plan::CREATE || cannot_be_undone(claim) || may_run;
+            let untrue = creates(claim) || cannot_be_undone(claim) || may_run;
             let (state, to) = match untrue {
                 true => (ClaimState::Failed, Status::Failed),
                 false => (ClaimState::RolledBack, claim.prior_status),
@@ -149,13 +153,23 @@ fn ending(claim: &Claim, status: Status, verdict: Verdict) -> Option<Ending<'_>>
     }
 }
 
-fn plan_of(claim: &Claim) -> Plan {
-    plan::plan_of(&claim.kind).unwrap_or(&[])
+fn creates(claim: &Claim) -> bool {
+    claim.kind == ClaimKind::Create.as_str()
 }
 
+/// What the claim does. None: not everything about it is of this version.
+fn plan_of(claim: &Claim) -> Option<Plan> {
+    let known = |line: &JournaledStep| line.step.parse::<Step>().is_ok() && line.state != StepState::Unknown;
+    let kind = claim.kind.parse().ok().filter(|_| claim.steps.iter().all(known))?;
+    Some(plan::plan_of(kind))
+}
+
+/// One whose plan is not known is not undone either.
 fn cannot_be_undone(claim: &Claim) -> bool {
-    let mut cannot = plan_of(claim).iter().filter(|planned| planned.undo == Undo::Cannot);
-    cannot.any(|planned| was_done(claim, planned.step))
+    plan_of(claim).is_none_or(|plan| {
+        let mut cannot = plan.iter().filter(|planned| planned.undo == Undo::Cannot);
+        cannot.any(|planned| was_done(claim, planned.step))
+    })
 }
 
 /// The last line of the journal about this step.
@@ -202,12 +216,20 @@ impl Saga<'_> {
         if claim.state != ClaimState::Open || claim.epoch != hold.epoch {
             return Err(Halt::Lost);
         }
+        if plan_of(&claim).is_none() {
+            tracing::warn!(
+                claim.id = claim.id,
+                claim.kind = claim.kind,
+                "left to a host that knows all of it"
+            );
+            return Err(Halt::Foreign);
+        }
         let row = self.host.store.snapshot(&hold.workspace_id).await?.ok_or(Halt::Lost)?;
         Ok((claim, row.workspace.status))
     }
 
     async fn forth(&mut self, claim: &Claim) -> Result<Verdict, Halt> {
-        for Planned { step, .. } in plan_of(claim) {
+        for Planned { step, .. } in plan_of(claim).ok_or(Halt::Foreign)? {
             if is_over(claim, *step) {
                 continue;
             }
@@ -221,7 +243,7 @@ impl Saga<'_> {
     /// Undoes, last first, what was done or may have been.
     async fn back(&mut self, reason: Reason) -> Result<Verdict, Halt> {
         let (claim, _) = self.read().await?;
-        for Planned { step, undo } in plan_of(&claim).iter().rev() {
+        for Planned { step, undo } in plan_of(&claim).ok_or(Halt::Foreign)?.iter().rev() {
             let begun = last(&claim, *step).is_some_and(|state| state != StepState::Skipped);
             let Undo::By(undo) = undo else { continue };
             if begun && !is_over(&claim, *undo) {

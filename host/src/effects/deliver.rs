@@ -21,7 +21,9 @@ impl Worker {
             Ok(Action::Restart) => self.restart(effect).await,
             Ok(Action::StopInstance) => self.stop_strays(effect).await,
             Ok(Action::Notify(subject)) => self.notify(effect, &subject).await,
-            Err(_) => Ok(Delivered::Hopeless(format!("no effect is of kind {:?}", effect.kind))),
+            Err(_) => {
+                Ok(Delivered::Hopeless(format!("its body is no {} that this version knows", effect.kind)))
+            }
         }
     }
 

@@ -172,6 +172,7 @@ pub(super) fn not_asked(target: Option<&str>, error: CommandError) -> Problem {
         CommandError::UnknownProvider(unknown) => no_such_provider(target, &unknown.configured),
         CommandError::Store(error) => error.into(),
         CommandError::Stopping => Problem::busy("STOPPING", "the host is stopping"),
+        CommandError::NoClaim => Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_ROUTE", error.to_string()),
     }
 }
 
@@ -209,7 +210,7 @@ fn no_edge(id: &str, none: NoSuchEdge) -> Problem {
 }
 
 async fn busy(registry: &Registry, kind: CommandKind, claim_id: &str) -> Answer<Problem> {
-    let open = registry.store.claim(claim_id).await?.map(|claim| claim.kind).unwrap_or_default();
+    let open = registry.store.claim(claim_id).await?.map_or_else(|| "command".to_owned(), |claim| claim.kind);
     let both = kind == CommandKind::SwitchProvider && open == kind.cause().as_str();
     let code = if both { "ALREADY_SWITCHING" } else { "CLAIM_OPEN" };
     let detail = format!("a {open} is under way, claim {claim_id}; nothing was done");

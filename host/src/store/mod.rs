@@ -56,7 +56,7 @@ mod workspaces;
 
 pub use brakes::{Brake, BrakeLimits, BrakeState, FLEET, provider_scope};
 pub use claims::{
-    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
+    Begin, Begun, Claim, ClaimKind, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
     OwedStop, StepState, UnknownState,
 };
 pub use error::StoreError;

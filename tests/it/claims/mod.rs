@@ -4,6 +4,7 @@
 mod case3;
 mod cli;
 mod crash;
+mod foreign;
 mod holders;
 mod process;
 mod steps;

@@ -1,6 +1,6 @@
 //! The journal: what a claim is about to do, and what became of it.
 
-use super::types::{Begin, Begun, Claim, Effects, Hold, JournaledStep, StepState};
+use super::types::{Begin, Begun, Claim, ClaimState, Effects, Hold, JournaledStep, StepState};
 use super::{reason, status};
 use crate::store::error::StoreError;
 use crate::store::outbox::owe_stop;
@@ -207,7 +207,7 @@ impl ClaimRow {
     fn read(self, steps: Vec<JournaledStep>) -> Result<Claim, StoreError> {
         let at = At { table: "claims", id: &self.id };
         Ok(Claim {
-            state: at.parse("state", &self.state, "a state of a claim")?,
+            state: self.state.parse().unwrap_or(ClaimState::Unknown),
             prior_status: status(at, &self.prior_status)?,
             epoch: at.number("epoch", self.epoch)?,
             takeovers: at.number("takeovers", self.takeovers)?,
@@ -244,7 +244,7 @@ struct StepRow {
 impl StepRow {
     fn read(self, at: At<'_>) -> Result<JournaledStep, StoreError> {
         Ok(JournaledStep {
-            state: at.parse("state", &self.state, "a state of a step")?,
+            state: self.state.parse().unwrap_or(StepState::Unknown),
             epoch: at.number("epoch", self.epoch)?,
             seq: at.number("seq", self.seq)?,
             begun_at: at.number("begun_at", self.begun_at)?,

@@ -9,9 +9,11 @@ mod journal;
 mod types;
 
 pub use types::{
-    Begin, Begun, Claim, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim, OwedStop,
-    StepState, UnknownState,
+    Begin, Begun, Claim, ClaimKind, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
+    OwedStop, StepState, UnknownState,
 };
+
+use sqlx::AssertSqlSafe;
 
 use super::error::StoreError;
 use super::events;
@@ -43,9 +45,17 @@ const SUPERSEDED: &str = "
 
 const BOX_OF: &str = "SELECT provider, instance_id FROM workspaces WHERE id = $1";
 
-const LAPSED: &str = "
-    SELECT id, workspace_id, epoch FROM claims
-    WHERE state = 'open' AND lease_until < (SELECT now FROM clock) ORDER BY lease_until LIMIT $1";
+/// Nothing about the claim was written by a version that this one does not understand.
+fn understood(steps: &[&str]) -> String {
+    let listed = |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    format!(
+        "kind IN ({}) AND NOT EXISTS (SELECT 1 FROM claim_steps AS s WHERE s.claim_id = claims.id
+            AND (s.step NOT IN ({}) OR s.state NOT IN ({})))",
+        listed(&ClaimKind::ALL.map(ClaimKind::as_str)),
+        listed(steps),
+        listed(&StepState::ALL.map(StepState::as_str)),
+    )
+}
 
 const TAKE_ROW: &str = "
     UPDATE workspaces SET claim_epoch = claim_epoch + 1, fence_seq = 0
@@ -149,15 +159,32 @@ fn stop_of(provider: Option<String>, instance_id: Option<String>) -> Option<Owed
 }
 
 impl Store {
-    /// Open claims whose lease lapsed, the oldest first.
-    pub async fn lapsed_claims(&self, limit: u32) -> Result<Vec<Hold>, StoreError> {
-        let rows = fetch_all!(self.read(), (String, String, i64), LAPSED, i64::from(limit))?;
+    /// Open claims whose lease lapsed, the oldest first. Those of a kind, or with a
+    /// step, that this version does not know are left to hosts that do; `steps` are
+    /// the names of those that it does.
+    pub async fn lapsed_claims(&self, steps: &[&str], limit: u32) -> Result<Vec<Hold>, StoreError> {
+        let sql = AssertSqlSafe(format!(
+            "SELECT id, workspace_id, epoch FROM claims
+            WHERE state = 'open' AND lease_until < (SELECT now FROM clock) AND {}
+            ORDER BY lease_until LIMIT $1",
+            understood(steps)
+        ));
+        let rows = fetch_all!(self.read(), (String, String, i64), sql, i64::from(limit))?;
         rows.into_iter()
             .map(|(claim_id, workspace_id, epoch)| {
                 let epoch = At { table: "claims", id: &claim_id }.number("epoch", epoch)?;
                 Ok(Hold { claim_id, workspace_id, epoch })
             })
             .collect()
+    }
+
+    /// How many open claims this version leaves alone, because it does not understand them.
+    pub async fn foreign_claims(&self, steps: &[&str]) -> Result<u64, StoreError> {
+        let understood = understood(steps);
+        let sql =
+            AssertSqlSafe(format!("SELECT COUNT(*) FROM claims WHERE state = 'open' AND NOT ({understood})"));
+        let count = fetch_optional!(self.read(), (i64,), sql)?.map_or(0, |(count,)| count);
+        At { table: "claims", id: "open" }.number("count", count)
     }
 
     /// Takes a lapsed claim over at the next epoch. None: somebody else did, or

@@ -3,9 +3,69 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::facts::{Reason, Timestamp};
+use crate::facts::{CommandKind, Reason, Timestamp};
 use crate::machine::{Move, Status};
 use crate::store::TokenHash;
+
+/// What a claim is for: the command's name, or `create`. Another one is a later
+/// version's, and not this host's to carry out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimKind {
+    /// A workspace's first box.
+    Create,
+    Restart,
+    SwitchProvider,
+    Pause,
+    Resume,
+    Wake,
+    Hibernate,
+}
+
+impl ClaimKind {
+    pub const ALL: [ClaimKind; 7] = [
+        ClaimKind::Create,
+        ClaimKind::Restart,
+        ClaimKind::SwitchProvider,
+        ClaimKind::Pause,
+        ClaimKind::Resume,
+        ClaimKind::Wake,
+        ClaimKind::Hibernate,
+    ];
+
+    /// The claim that carries a command out. None: a removal supersedes claims and opens none.
+    pub const fn of(command: CommandKind) -> Option<Self> {
+        match command {
+            CommandKind::Restart => Some(ClaimKind::Restart),
+            CommandKind::SwitchProvider => Some(ClaimKind::SwitchProvider),
+            CommandKind::Pause => Some(ClaimKind::Pause),
+            CommandKind::Resume => Some(ClaimKind::Resume),
+            CommandKind::Wake => Some(ClaimKind::Wake),
+            CommandKind::Hibernate => Some(ClaimKind::Hibernate),
+            CommandKind::Remove => None,
+        }
+    }
+
+    /// The one string form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ClaimKind::Create => "create",
+            ClaimKind::Restart => CommandKind::Restart.cause().as_str(),
+            ClaimKind::SwitchProvider => CommandKind::SwitchProvider.cause().as_str(),
+            ClaimKind::Pause => CommandKind::Pause.cause().as_str(),
+            ClaimKind::Resume => CommandKind::Resume.cause().as_str(),
+            ClaimKind::Wake => CommandKind::Wake.cause().as_str(),
+            ClaimKind::Hibernate => CommandKind::Hibernate.cause().as_str(),
+        }
+    }
+}
+
+impl std::str::FromStr for ClaimKind {
+    type Err = UnknownState;
+
+    fn from_str(name: &str) -> Result<Self, UnknownState> {
+        ClaimKind::ALL.into_iter().find(|k| k.as_str() == name).ok_or_else(|| UnknownState(name.to_owned()))
+    }
+}
 
 /// Who claims and for how long, said when a claim is opened. The rest of it is
 /// read off the row that is claimed.
@@ -13,8 +73,7 @@ use crate::store::TokenHash;
 pub struct NewClaim {
     /// A UUID, version 7.
     pub id: String,
-    /// The command's name, or `create`.
-    pub kind: String,
+    pub kind: ClaimKind,
     pub actor: String,
     /// The claim that takes this one along, and the epoch at which it must be open for that.
     pub parent: Option<(String, u64)>,
@@ -38,6 +97,8 @@ pub enum ClaimState {
     Failed,
     /// The workspace was removed meanwhile.
     Superseded,
+    /// One that a later version wrote. It is shown, and nothing else.
+    Unknown,
 }
 
 impl ClaimState {
@@ -57,11 +118,12 @@ impl ClaimState {
             ClaimState::RolledBack => "rolled_back",
             ClaimState::Failed => "failed",
             ClaimState::Superseded => "superseded",
+            ClaimState::Unknown => "unknown",
         }
     }
 }
 
-/// Text that is no state of its kind.
+/// Text that is no state, or no kind, that this version knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no such state")]
 pub struct UnknownState(pub String);
@@ -89,6 +151,8 @@ pub enum StepState {
     Overtaken,
     /// Left as it is: what it left behind is owed, and the claim goes on.
     Exhausted,
+    /// One that a later version wrote: its claim is not carried on here.
+    Unknown,
 }
 
 impl StepState {
@@ -110,6 +174,7 @@ impl StepState {
             StepState::Skipped => "skipped",
             StepState::Overtaken => "overtaken",
             StepState::Exhausted => "exhausted",
+            StepState::Unknown => "unknown",
         }
     }
 }
@@ -128,7 +193,7 @@ pub struct Claim {
     pub id: String,
     pub workspace_id: String,
     pub parent_claim_id: Option<String>,
-    /// The command's name, or `create`.
+    /// That of a [`ClaimKind`], unless a later version opened it.
     pub kind: String,
     pub actor: String,
     pub state: ClaimState,
