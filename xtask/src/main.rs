@@ -45,6 +45,8 @@ enum Verb {
     Bench(bench::Args),
     /// Run a host on SQLite with a handful of agents in boxes of their own
     Demo(demo::Args),
+    /// Type the commands of the README's "Five minutes" beside a demo
+    Readme,
 }
 
 fn main() -> ExitCode {
@@ -72,5 +74,6 @@ fn run() -> anyhow::Result<ExitCode> {
         Verb::Postgres(args) => postgres::run(&workspace, &args),
         Verb::Bench(args) => bench::run(&workspace, &args),
         Verb::Demo(args) => demo::run(&workspace, &args),
+        Verb::Readme => demo::readme::run(&workspace),
     }
 }

@@ -1,11 +1,13 @@
 //! `cargo xtask test`: builds what the tests need, starts a throw-away
-//! Postgres, and runs every test of the workspace.
+//! Postgres, and runs every test of the workspace; then, unless a filter was
+//! given, the README's commands beside a demo.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::cargo::Workspace;
+use crate::demo::readme;
 use crate::postgres::{Cluster, Durability, Source};
 use crate::{policies, process};
 
@@ -36,5 +38,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         tests.env("INSTA_UPDATE", "always");
     }
     let status = process::run(&mut tests)?;
-    Ok(process::exit_code(status))
+    if !status.success() || !args.harness.is_empty() {
+        return Ok(process::exit_code(status));
+    }
+    readme::run(workspace)
 }

@@ -26,7 +26,7 @@ const GONE: Duration = Duration::from_secs(5);
 /// value. Its agents heartbeat every second, and nobody watches for long.
 const SETTINGS: [(&str, &str, &str); 3] = [
     ("silence", "window", r#""5s""#),
-    ("restart-cooldown", "base", r#""10s""#),
+    ("restart-cooldown", "base", r#""3s""#),
     ("restart-cooldown", "factor", "1.0"),
 ];
 

@@ -10,16 +10,19 @@
 //! | `boxes` | the agents' directories; ends what is left of them |
 //! | `host` | the folder, the configuration, the process |
 //! | `client` | the little of HTTP that an operator needs |
+//! | `guide` | what a person is told: the lines at its start, and a file for their shell |
+//! | `readme` | the commands of the README's five minutes, run against it |
 
 mod boxes;
 mod cast;
 mod client;
+mod guide;
 mod host;
 mod play;
+pub mod readme;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -30,7 +33,7 @@ use anyhow::{Context, Result};
 use crate::cargo::Workspace;
 use crate::demo::boxes::Boxes;
 use crate::demo::client::Client;
-use crate::demo::host::Stage;
+use crate::demo::host::{Host, Stage};
 use crate::demo::play::{Heard, Play};
 use crate::{policies, process};
 
@@ -45,41 +48,74 @@ pub struct Args {
 const GONE_PATIENCE: Duration = Duration::from_secs(20);
 const NAP: Duration = Duration::from_millis(100);
 
+/// Said before the first build, which is silent for long stretches.
+const FIRST_BUILD: &str = "\
+The first build compiles the policies, and then the host with wasmtime and some 400 crates:
+about 8 minutes on 2 cores, and 4 GB of room in target/. The next one takes seconds.
+";
+
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let built = policies::build(workspace)?;
-    process::run_ok(workspace.members("build").args(["--bin", "sprag"]))?;
-    let program = workspace.target.join("debug/sprag");
-
-    let stage = Stage::new(&workspace.target)?;
-    let policies = stage.policies(&built)?;
-    // Before the host, and so dropped after it: whatever happens, no agent is left.
-    let boxes = Boxes::in_dir(&stage.home);
-    let listen = free_address(args.listen)?;
-    let mut host = stage.start_host(&program, listen, &policies, &boxes)?;
-    let url = format!("http://{listen}");
-    let operator = Client::new(&url, &stage.token);
-    host.wait_until_ready(&operator)?;
-    print_guide(&url, &stage.home, &program);
-
-    let began = Instant::now();
-    let (heard, events) = mpsc::channel();
-    let mut play = Play::new(&operator, &boxes, began, events)?;
-    let told = tell_events(operator.clone(), began, play.names(), heard);
-    while !process::interrupted() {
-        host.check()?;
-        play.go_on();
-        thread::sleep(NAP);
-    }
-    println!("\nstopping: the workspaces are removed, so that their agents are stopped");
-    if let Err(error) = remove_all(&operator) {
-        eprintln!("xtask: {error:#}");
-    } else if !boxes.wait_until_gone(GONE_PATIENCE) {
-        eprintln!("xtask: not every agent was stopped within {GONE_PATIENCE:?}");
-    }
-    host.stop()?;
-    // The stream ends with the host.
-    let _ = told.join();
+    let demo = Demo::start(workspace, args.listen)?;
+    guide::print(&demo.stage.home);
+    demo.play_until(process::interrupted)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A host that runs on a stage made anew, and its operator.
+struct Demo {
+    host: Host,
+    operator: Client,
+    // Behind the host, and so dropped after it: whatever happens, no agent is left.
+    boxes: Boxes,
+    stage: Stage,
+}
+
+impl Demo {
+    /// Builds what it takes, starts the host, and waits until it is ready.
+    fn start(workspace: &Workspace, listen: SocketAddr) -> Result<Self> {
+        let program = workspace.target.join("debug/sprag");
+        if !program.exists() {
+            println!("{FIRST_BUILD}");
+        }
+        let built = policies::build(workspace)?;
+        process::run_ok(workspace.members("build").args(["--bin", "sprag"]))?;
+
+        let stage = Stage::new(&workspace.target)?;
+        let policies = stage.policies(&built)?;
+        let boxes = Boxes::in_dir(&stage.home);
+        let listen = free_address(listen)?;
+        let host = stage.start_host(&program, listen, &policies, &boxes)?;
+        let url = format!("http://{listen}");
+        guide::write_env(&stage.home, &url, &program)?;
+        let operator = Client::new(&url, &stage.token);
+        let mut demo = Self { host, operator, boxes, stage };
+        demo.host.wait_until_ready(&demo.operator)?;
+        Ok(demo)
+    }
+
+    /// Plays, and tells what happens, until `over`; then removes every workspace, so
+    /// that its agent is stopped, and stops the host.
+    fn play_until(mut self, over: impl Fn() -> bool) -> Result<()> {
+        let began = Instant::now();
+        let (heard, events) = mpsc::channel();
+        let mut play = Play::new(&self.operator, &self.boxes, began, events)?;
+        let told = tell_events(self.operator.clone(), began, play.names(), heard);
+        while !over() {
+            self.host.check()?;
+            play.go_on();
+            thread::sleep(NAP);
+        }
+        println!("\nstopping: the workspaces are removed, so that their agents are stopped");
+        if let Err(error) = remove_all(&self.operator) {
+            eprintln!("xtask: {error:#}");
+        } else if !self.boxes.wait_until_gone(GONE_PATIENCE) {
+            eprintln!("xtask: not every agent was stopped within {GONE_PATIENCE:?}");
+        }
+        self.host.stop()?;
+        // The stream ends with the host.
+        let _ = told.join();
+        Ok(())
+    }
 }
 
 /// In a thread of its own, until the host is gone.
@@ -113,36 +149,6 @@ fn remove_all(operator: &Client) -> Result<()> {
     }
 }
 
-fn print_guide(url: &str, home: &Path, program: &Path) {
-    let (shown, home) = (shown(home), home.display());
-    println!(
-        "\nThe host is up: {url}  (its log: {shown}/host.log, its configuration: {shown}/sprag.toml)\n\n\
-         In another shell:\n  \
-         alias sprag={program}\n  \
-         export SPRAG_URL={url} SPRAG_ADMIN_TOKEN_FILE={home}/admin-token\n  \
-         sprag workspace list\n  \
-         sprag workspace restart ID --wait             (stop, start, every step of it)\n  \
-         sprag workspace switch-provider ID --to other --wait\n  \
-         sprag workspace pause ID --wait; sprag workspace resume ID --wait\n  \
-         sprag claim list ID\n  \
-         sprag workspace create mine --provider local --wait\n\n  \
-         admin() {{ curl -sS -H \"authorization: Bearer $(cat {home}/admin-token)\" \"$@\"; }}\n  \
-         admin -N {url}/events/stream\n  \
-         admin {url}/decisions/ID      (an ID from the lines below)\n\n\
-         What an agent says of itself is its control file. Nobody touches steady-eddie: it is yours.\n  \
-         echo '{{\"error_rate\": 0.9}}' > {shown}/agents/steady-eddie/control.json\n  \
-         ({shown}/agents/NAME is the box that an agent runs in now; its log is agent.log there)\n\n\
-         Or kill it: the demo says with which command, for each box that it gets. Within 2 s the host finds out\n\
-         that the box is not running, within 5 s that an agent is silent, and starts it again in a new one.\n\
-         (Not twice within 10 s: that is the cooldown of restarts, and it stays offline for a while.)\n\
-         Kill five or more at once, and the brake holds the last of them:\n  \
-         sprag brake; sprag brake release; sprag loops\n\n\
-         Or change a threshold in {shown}/policies/policies.toml: the host takes it over as it runs.\n\
-         Ctrl-C ends it all, the agents too. Below, * is what the demo does; the rest is what the host says.\n",
-        program = program.display(),
-    );
-}
-
 /// The wanted address, or another port of it where it is taken.
 fn free_address(wanted: SocketAddr) -> Result<SocketAddr> {
     match TcpListener::bind(wanted) {
@@ -154,10 +160,4 @@ fn free_address(wanted: SocketAddr) -> Result<SocketAddr> {
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {wanted}")),
     }
-}
-
-/// Relative to where one stands, when it lies below.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

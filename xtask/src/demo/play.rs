@@ -210,25 +210,49 @@ fn command_of(operator: &Client, id: &str, command: &str, body: &str) -> Result<
         (202, Some(claim)) => format!("claim {claim}"),
         _ => answer.shown(),
     };
-    let body = if body == "{}" { "" } else { body };
-    Ok(format!("{:<55} {shown}", format!("operator: {command} {body}")))
+    let body = if body == "{}" { String::new() } else { format!(" {body}") };
+    Ok(format!("operator: {command}{body}: {shown}"))
 }
 
-/// Prints an event beside the name of whose it is.
+/// Prints an event beside the name of whose it is; of the whole fleet, with the scope and the numbers.
 pub fn tell_event(began: Instant, names: &HashMap<String, String>, event: &Value) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let id = text(&event["workspace_id"]).unwrap_or_default();
-    let name = names.get(&id).unwrap_or(&id);
+    let id = text(&event["workspace_id"]);
+    let name = id.map_or("the fleet".to_owned(), |id| names.get(&id).cloned().unwrap_or(id));
     let what = match (text(&event["from"]), text(&event["to"])) {
         (Some(from), Some(to)) => format!("{from} -> {to}"),
         (None, Some(to)) => to,
         _ => text(&event["type"]).unwrap_or_default(),
     };
     let why = text(&event["reason"]["code"]).or(text(&event["cause"])).unwrap_or_default();
-    let decision = text(&event["decision_id"]).map(|id| format!("decision {id}")).unwrap_or_default();
-    say(began, name, format!("{what:<28} {why:<26} {decision}").trim_end());
+    say(began, &name, format!("{what:<28} {why}").trim_end());
+    let detail = text(&event["reason"]["detail"]).filter(|_| event["to"].is_null());
+    let decision = text(&event["decision_id"]).map(|id| format!("decision {id}"));
+    for more in detail.into_iter().chain(decision) {
+        say_more(&more);
+    }
 }
 
+/// Columns of a line, at most.
+const COLUMNS: usize = 100;
+/// Columns before what is said: the time and the name.
+const MARGIN: usize = 26;
+
 fn say(began: Instant, name: &str, what: &str) {
-    println!("{:>6.1}s  {name:<15} {what}", began.elapsed().as_secs_f64());
+    let mut lines = folded(what).into_iter();
+    println!("{:>6.1}s  {name:<15}  {}", began.elapsed().as_secs_f64(), lines.next().unwrap_or_default());
+    for line in lines {
+        println!("{:MARGIN$}{line}", "");
+    }
+}
+
+/// What belongs to the line before.
+fn say_more(what: &str) {
+    for line in folded(what) {
+        println!("{:MARGIN$}{line}", "");
+    }
+}
+
+fn folded(text: &str) -> Vec<std::borrow::Cow<'_, str>> {
+    textwrap::wrap(text, COLUMNS - MARGIN)
 }
