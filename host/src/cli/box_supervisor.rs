@@ -1,12 +1,13 @@
-//! `sprag box-supervisor DIR`: between the host and one agent. Not for people:
-//! what it shall do comes on its standard input.
+//! `sprag box-supervisor DIR` and `sprag box-init DIR`: between the host and one
+//! agent. Not for people: what they shall do comes on their standard input.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::provision::process::supervise;
+use crate::provision::process::{init, supervise};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -14,9 +15,17 @@ pub struct Args {
     dir: PathBuf,
 }
 
-/// One thread: there is such a process beside every agent.
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    wait_for(args, supervise(&args.dir))
+}
+
+pub(super) fn run_init(args: &Args) -> anyhow::Result<ExitCode> {
+    wait_for(args, init(&args.dir))
+}
+
+/// One thread: there are such processes beside every agent.
+fn wait_for(args: &Args, work: impl Future<Output = io::Result<()>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise(&args.dir)).with_context(|| format!("running {}", args.dir.display()))?;
+    runtime.block_on(work).with_context(|| format!("running {}", args.dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -67,6 +67,9 @@ enum Verb {
     /// Run one box of the provider `process` (the host runs this itself)
     #[command(name = crate::provision::process::VERB, hide = true)]
     BoxSupervisor(box_supervisor::Args),
+    /// Be the first process of such a box (its supervisor runs this)
+    #[command(name = crate::provision::process::INIT, hide = true)]
+    BoxInit(box_supervisor::Args),
 }
 
 /// Parses the arguments and does what they say.
@@ -81,6 +84,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         }
         Verb::Agent(args) => wait_for(agent::run(&args)),
         Verb::BoxSupervisor(args) => box_supervisor::run(&args),
+        Verb::BoxInit(args) => box_supervisor::run_init(&args),
         Verb::Machine(args) => machine::run(&args),
         Verb::Serve(args) => wait_for(serve::run(&args)),
         Verb::Workspace(args) => wait_for(workspace::run(&args)),

@@ -4,6 +4,7 @@ mod agent;
 mod config;
 mod conformance;
 mod control_plane;
+pub mod escapes;
 pub mod outside;
 mod process;
 

@@ -36,11 +36,6 @@ fn instead(dir: &Path, script: &str) -> PathBuf {
     file
 }
 
-fn pid(outside: &Outside, workspace: &str, instance: &str) -> i64 {
-    let run = parsed(&outside.place(workspace, instance).join("run.json")).expect("a run");
-    run["pid"].as_i64().expect("a pid")
-}
-
 async fn log_says(outside: &Outside, workspace: &str, instance: &str, what: &str) {
     let log = outside.place(workspace, instance).join("agent.log");
     soon(what, async || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(what))).await;
@@ -75,18 +70,6 @@ async fn a_box_outlives_a_killed_host() {
     assert_eq!(p.status("w", "a").await, Ok(running("w", "a")));
     assert_eq!(p.start(&start, "a", &spec).await, Ok(running("w", "a")), "a repeat");
     assert_eq!(p.stop(&call("w", "2.0", "k2"), "a").await, Ok(stopped("w", "a")));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_supervisor_does_not_make_its_agent_look_stopped() {
-    let outside = outside().await;
-    let p = outside.provider();
-    p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
-    kill("-KILL", pid(&outside, "w", "a"));
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(p.status("w", "a").await, Ok(running("w", "a")));
-    assert_eq!(refused(p.start(&call("w", "1.2", "k2"), "b", &spec()).await), "already_running");
-    assert_eq!(p.stop(&call("w", "1.3", "k3"), "a").await, Ok(stopped("w", "a")));
 }
 
 /// The host dies after the fence is accepted and before anything is started.

@@ -1,8 +1,8 @@
 //! Small files that are there whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -36,6 +36,23 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(named(path, &e)),
         _ => Ok(()),
     }
+}
+
+/// Opens a file to be locked, and makes it where there is none.
+pub fn lock(path: &Path) -> io::Result<File> {
+    private().truncate(false).write(true).open(path).map_err(|e| named(path, &e))
+}
+
+/// Opens a log to be written on.
+pub fn log(path: &Path) -> io::Result<File> {
+    private().append(true).open(path).map_err(|e| named(path, &e))
+}
+
+/// A file that nobody else can read, made where there is none.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600);
+    options
 }
 
 /// Makes a directory that only we can look into, and those above it; on disk when this returns.

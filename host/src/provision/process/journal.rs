@@ -7,7 +7,7 @@
 //! that hangs in a call must not keep another one from fencing it off.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Journal {
     /// A directory that can't be used, or another host that holds on to it.
     pub fn open(&self) -> io::Result<Open> {
         files::make_dir(&self.dir)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(self.dir.join("lock"))?;
+        let lock = files::lock(&self.dir.join("lock"))?;
         let began = Instant::now();
         loop {
             match lock.try_lock() {

@@ -8,19 +8,23 @@
 //! DIR/WORKSPACE/boxes/INSTANCE/     one box:
 //!     lock                          held while it runs
 //!     run.json, exit.json           its start and process group; how it ended
+//!     given-up.json                 there where a stop could not end it
 //!     agent.log                     what the agent printed
 //!     plugins.json, control.json    what was delivered; what `sprag agent` obeys
 //! ```
 //!
 //! A box is run by a supervisor, a process of its own that the host's end does
-//! not touch. Between a call's acceptance and its deed the host may be killed or
+//! not touch, and by the box's init below it. The two alone hold the lock, and they
+//! hold it until nothing of the box is left. Between a call's acceptance and its deed the host may be killed or
 //! outrun; so the supervisor looks at the journal once more when it has the
 //! box's lock, and starts nothing that was overtaken.
 
 mod files;
+mod init;
 mod journal;
 mod names;
 mod place;
+mod proc;
 mod start;
 mod stop;
 mod supervisor;
@@ -39,6 +43,7 @@ use super::{Answer, BoxSpec, BoxState, BoxStatus, Call, Plugin, ProviderError, P
 use journal::{Admission, Journal, Open, Outcome};
 use place::Place;
 
+pub use init::{VERB as INIT, init};
 pub use supervisor::{VERB, supervise};
 
 /// How boxes are run.

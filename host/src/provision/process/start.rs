@@ -1,6 +1,5 @@
 //! What a start does once it is accepted.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -8,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use super::journal::Journal;
-use super::place::Place;
+use super::place::{MARK, Place};
 use super::supervisor::{Job, VERB, Word};
 use super::{Process, blocking, boxes_that_run, files, names, unknown};
 use crate::provision::{BoxSpec, BoxState, Call, ProviderError};
@@ -30,7 +29,7 @@ impl Process {
                 files::make_dir(&dir).map_err(unknown)?;
             }
             prune(&workspace, kept, &own);
-            let running = boxes_that_run(&workspace)?;
+            let running = in_the_way(&workspace)?;
             // What runs may be a newer call's, and then it is that, not the box, that stands in the way.
             match Journal::in_dir(&workspace).newest().map_err(unknown)? {
                 Some(newest) if newest.fence > fence => Err(ProviderError::Stale { accepted: newest.fence }),
@@ -66,7 +65,7 @@ impl Process {
         set("SPRAG_INSTANCE_ID", id.to_owned());
         set("SPRAG_KIND", spec.kind.clone());
         set("SPRAG_RUNTIME", spec.runtime.clone());
-        set("SPRAG_CONTROL_FILE", text(&place.control()));
+        set(MARK, text(&place.control()));
         set("SPRAG_PLUGINS_FILE", text(&place.plugins()));
         if let Some(tier) = &spec.tier {
             set("SPRAG_TIER", tier.clone());
@@ -82,7 +81,7 @@ impl Process {
     }
 
     async fn spawn(&self, place: &Place, job: &Job) -> Result<Word, ProviderError> {
-        let log = OpenOptions::new().create(true).append(true).open(place.log()).map_err(unknown)?;
+        let log = files::log(&place.log()).map_err(unknown)?;
         let mut child = Command::new(&self.0.sprag)
             .arg(VERB)
             .arg(&place.dir)
@@ -109,6 +108,25 @@ impl Process {
     }
 }
 
+/// The instances of a workspace that keep another from starting: those that run,
+/// unless they were killed. What is left of the others goes first. Blocks.
+fn in_the_way(workspace: &Path) -> Result<Vec<String>, ProviderError> {
+    let mut running = boxes_that_run(workspace)?;
+    for name in files::names(&workspace.join("boxes")).map_err(unknown)? {
+        let place = Place::of(workspace, &name);
+        let Some(id) = names::decode(&name) else { continue };
+        if running.contains(&id) {
+            if place.is_given_up().map_err(unknown)? {
+                running.retain(|other| *other != id);
+            }
+        } else if let Err(error) = place.sweep() {
+            // It was killed, and whenever it goes it does nothing more: nobody waits for it.
+            tracing::warn!(workspace = %workspace.display(), instance.id = id, %error, "starting another box");
+        }
+    }
+    Ok(running)
+}
+
 /// Removes the directories of boxes that ended, but for the newest. Blocks.
 /// What can't be removed stays: it is a log that nobody asked for.
 fn prune(workspace: &Path, kept: usize, own: &str) {
@@ -117,7 +135,8 @@ fn prune(workspace: &Path, kept: usize, own: &str) {
         .into_iter()
         .filter(|name| names::decode(name).is_some_and(|id| id != own))
         .map(|name| Place::of(workspace, &name))
-        .filter(|place| place.is_held().is_ok_and(|held| !held))
+        // What is left of a box can't be found any more without its directory.
+        .filter(|place| place.sweep().unwrap_or(false))
         .filter_map(|place| Some((place.dir.metadata().ok()?.modified().ok()?, place.dir)))
         .collect();
     ended.sort();

@@ -1,29 +1,32 @@
-//! The small process between the host and an agent (`sprag box-supervisor DIR`).
-//! It outlives the host that started it, holds the box's lock and passes it on
-//! to the agent, and writes down how the agent ended. It restarts nothing: that
-//! is the registry's to decide.
+//! The small process between the host and a box (`sprag box-supervisor DIR`). It
+//! outlives the host that started it, holds the box's lock, and lets go of it
+//! when nothing of the box is left. It restarts nothing: that is the registry's
+//! to decide.
 //!
-//! What it shall do comes on its standard input, so that the agent's token is
-//! neither on disk nor in anybody's arguments. What became of it is one line on
-//! its standard output.
+//! Below it is the box's init (`init`), and below that the agent. The supervisor
+//! is not of the box's process group: whatever is killed, one of the two is there
+//! to end the rest. What it shall do comes on its standard input, so that the
+//! agent's token is neither on disk nor in anybody's arguments. What became of it
+//! is one line on its standard output.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::fs::{File, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Signal, getpgrp, getpid, kill_process_group, setsid};
+use rustix::process::{Pid, getpid, set_child_subreaper, setsid};
 use serde::{Deserialize, Serialize};
-use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::files;
+use super::init;
 use super::journal::Journal;
-use super::place::{Exit, Place, Run, began};
+use super::place::{Exit, Place};
+use super::proc::Children;
 use crate::clock;
 use crate::provision::Fence;
 
@@ -35,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 
 /// Bytes of a job.
-const MOST: u64 = 1 << 20;
+pub(super) const MOST: u64 = 1 << 20;
 
 /// What a supervisor is told. It holds a token: it is not to be shown.
 #[derive(Serialize, Deserialize)]
@@ -72,89 +75,82 @@ pub enum Word {
 /// # Errors
 /// What kept it from deciding; nothing was started then.
 pub async fn supervise(dir: &Path) -> io::Result<()> {
-    // A process group of its own, which is the box; and no terminal's signals.
+    // No terminal's signals; and what the box's init can't end any more comes to us.
     let _ = setsid();
-    if getpgrp() != getpid() {
-        return say(&Word::Failed { why: "no process group of its own".to_owned() });
-    }
+    set_child_subreaper(Some(getpid()))?;
     let mut text = Vec::new();
     io::stdin().lock().take(MOST).read_to_end(&mut text)?;
     let job: Job = serde_json::from_slice(&text)?;
     let place = Place { dir: dir.to_owned() };
     let Some(lock) = lock(&place)? else { return say(&Word::Held) };
-    match begin(&place, &job, &lock).await? {
-        Ok(agent) => {
-            say(&Word::Started)?;
-            see_through(&place, agent).await
-        }
-        Err(word) => say(&word),
+    if let Some(word) = reason_not_to(&place, &job)? {
+        return say(&word);
     }
-}
-
-/// Starts the agent, unless there is a reason not to.
-///
-/// The lock comes first, then the look at the journal: whoever accepts a newer
-/// fence and then looks at the lock either was seen by us, or sees us.
-async fn begin(place: &Place, job: &Job, lock: &File) -> io::Result<Result<Child, Word>> {
-    let workspace = place.dir.ancestors().nth(2).ok_or(io::ErrorKind::InvalidInput)?;
-    let newest = Journal::in_dir(workspace).newest()?;
-    match newest {
-        Some(newest) if newest.fence == job.fence && newest.key == job.key => {}
-        Some(newest) => return Ok(Err(Word::Overtaken { accepted: newest.fence })),
-        None => return Ok(Err(Word::Failed { why: "this start was never accepted".to_owned() })),
-    }
-    if place.run()?.is_some_and(|run| run.key == job.key) {
-        return Ok(Err(Word::Already));
-    }
-    // What ends the agent must not end us: somebody has to say how it ended.
-    // A caught signal is an ordinary one again in the agent; an ignored one would not be.
+    // Who ends when the others do must outlast what ends them.
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         drop(signal(kind)?);
     }
-    files::remove(&place.exit_file())?;
-    let pid = getpid().as_raw_pid();
-    // Before the agent is there, so that it can be stopped from its first moment.
-    files::write(&place.run_file(), &Run { fence: job.fence, key: job.key.clone(), pid, began: began(pid) })?;
-    fcntl_setfd(lock, FdFlags::empty())?;
-    let spawned = command(place, job).and_then(|mut command| command.spawn());
-    match spawned {
-        Ok(agent) => Ok(Ok(agent)),
-        Err(e) => {
-            files::remove(&place.run_file())?;
-            Ok(Err(Word::Failed { why: format!("{}: {e}", job.program) }))
-        }
+    let mut ended = signal(SignalKind::child())?;
+    let (own, theirs) = UnixStream::pair()?;
+    let init = start_init(&place, &lock, theirs)?;
+    let mut children = Children::watching(Pid::from_child(&init));
+    match ask(&own, &job)? {
+        Some(word) => say(&word)?,
+        None => tracing::error!("the box's init ended without a word"),
     }
-}
-
-fn command(place: &Place, job: &Job) -> io::Result<Command> {
-    let log = OpenOptions::new().create(true).append(true).open(place.log())?;
-    let mut command = Command::new(&job.program);
-    command
-        .args(&job.args)
-        .env_clear()
-        .envs(&job.env)
-        .current_dir(&place.dir)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
-    Ok(command)
-}
-
-/// Waits for the agent's end and writes it down; what the agent leaves behind goes with it.
-async fn see_through(place: &Place, mut agent: Child) -> io::Result<()> {
-    let status = agent.wait().await?;
-    files::write(&place.exit_file(), &exit(status))?;
-    // That is us as well, and the lock is free with the last of us.
-    kill_process_group(getpid(), Signal::KILL)?;
+    // Its end of the link stays open, or the init would take us for gone.
+    while children.reap() && children.ended.is_none() {
+        ended.recv().await;
+    }
+    children.end();
+    if place.run()?.is_some() && files::read::<Exit>(&place.exit_file())?.is_none() {
+        // Its init was killed before it could say how the agent ended: as it did itself.
+        files::write(&place.exit_file(), &Exit::of(children.ended, clock::now()))?;
+    }
+    drop((own, lock));
     Ok(())
 }
 
-fn exit(status: ExitStatus) -> Exit {
-    Exit { code: status.code(), signal: status.signal(), at: clock::now() }
+/// Why the agent is not to be started, if so.
+///
+/// The lock comes first, then the look at the journal: whoever accepts a newer
+/// fence and then looks at the lock either was seen by us, or sees us.
+fn reason_not_to(place: &Place, job: &Job) -> io::Result<Option<Word>> {
+    let workspace = place.dir.ancestors().nth(2).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(match Journal::in_dir(workspace).newest()? {
+        Some(newest) if newest.fence == job.fence && newest.key == job.key => {
+            let already = place.run()?.is_some_and(|run| run.key == job.key);
+            already.then_some(Word::Already)
+        }
+        Some(newest) => Some(Word::Overtaken { accepted: newest.fence }),
+        None => Some(Word::Failed { why: "this start was never accepted".to_owned() }),
+    })
+}
+
+/// The lock goes with it as its standard output, which nothing below it has.
+fn start_init(place: &Place, lock: &File, link: UnixStream) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg(init::VERB)
+        .arg(&place.dir)
+        .env_clear()
+        .stdin(OwnedFd::from(link))
+        .stdout(lock.try_clone()?)
+        .stderr(Stdio::inherit());
+    command.spawn()
+}
+
+/// What the init says to the job. None: it ended before it said anything.
+fn ask(mut link: &UnixStream, job: &Job) -> io::Result<Option<Word>> {
+    // Of an init that is gone already, the missing answer is enough.
+    let _ = writeln!(link, "{}", serde_json::to_string(job)?);
+    let mut line = String::new();
+    let _ = BufReader::new(link).read_line(&mut line);
+    Ok(serde_json::from_str(&line).ok())
 }
 
 fn lock(place: &Place) -> io::Result<Option<File>> {
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(place.lock())?;
+    let lock = files::lock(&place.lock())?;
     let began = Instant::now();
     loop {
         match lock.try_lock() {
