@@ -17,6 +17,7 @@ use crate::loops::{BrakeConfig, LoopsConfig};
 use crate::policy::Limits;
 use crate::provision::{ProvidersConfig, ProvisioningConfig};
 use crate::store::PoolOptions;
+use crate::written;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -152,7 +153,8 @@ impl Config {
 
     fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("reading {}", path.display()))
+        let read = toml::from_str(&text).map_err(|error| anyhow::Error::msg(written::why_not(&text, &error)));
+        read.with_context(|| format!("reading {}", path.display()))
     }
 
     fn check(&self) -> anyhow::Result<()> {

@@ -22,3 +22,4 @@ pub mod recovery;
 pub mod replay;
 pub mod revisions;
 pub mod store;
+mod written;

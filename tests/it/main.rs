@@ -1,6 +1,7 @@
 //! The one test binary. `cargo xtask test` builds what it needs and says where
 //! it lies (see `support`).
 
+mod alone;
 mod brake;
 mod cases;
 mod claim_model;

@@ -14,6 +14,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let _sole = super::sole(&args.database_url, "sprag migrate").context("opening the database")?;
     let store = Store::connect(&args.database_url).await.context("opening the database")?;
     store.migrate().await.context("migrating the database")?;
     store.close().await;

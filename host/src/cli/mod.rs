@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::clock::{self, rfc3339};
 use crate::policy::{Limits, Sandbox, SandboxConfig};
+use crate::store::Sole;
 
 /// A registry of agents: WebAssembly policies decide every change of status,
 /// and the host starts and stops the boxes that agents run in.
@@ -114,6 +116,14 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 /// Writes a line to standard error. One that can't be written is lost, and not a panic.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A SQLite file, for this process alone; `who` tells others what it does.
+fn sole(database_url: &str, who: &str) -> anyhow::Result<Sole> {
+    let machine = rustix::system::uname();
+    let (id, since) = (std::process::id(), rfc3339(clock::now()));
+    let machine = machine.nodename().to_string_lossy();
+    Ok(Sole::take(database_url, &format!("{who}, process {id} on {machine}, since {since}"))?)
 }
 
 /// This very binary; on Linux also when the file was replaced by a newer one while it runs.

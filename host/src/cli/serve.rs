@@ -57,6 +57,11 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     let providers = config.providers.build(&super::this_binary()?).context("setting the providers up")?;
     let dispatcher = Arc::new(Dispatcher::new(providers, config.provisioning.clone()));
 
+    if let Some(dir) = &config.policy_dir {
+        std::fs::read_dir(dir).with_context(|| format!("reading the policy directory {}", dir.display()))?;
+    }
+    let _sole = super::sole(&config.database_url, &format!("the host at {}", config.listen))
+        .context("opening the database")?;
     let store =
         Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
     store.migrate().await.context("migrating the database")?;

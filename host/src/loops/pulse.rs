@@ -45,7 +45,7 @@ impl Tick for Pulses {
             let pulse = self.pulse().await.inspect_err(|_| self.trust.failed())?;
             self.trust.pulsed(pulse.now);
             self.starting.store(false, Ordering::Relaxed);
-            if let Some(reason) = &pulse.distrust {
+            if let Some(reason) = pulse.distrust.as_ref().filter(|_| !pulse.first) {
                 // The 1st, 2nd, 4th, … of each: a lost host is distrust once a second.
                 if self.metrics.distrusted(&reason.code).is_power_of_two() {
                     let detail = reason.detail.as_deref().unwrap_or_default();

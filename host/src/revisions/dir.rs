@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::{RevisionError, hex};
 use crate::facts::{Setting, Settings};
 use crate::policy::{Manifest, PolicyError};
+use crate::written;
 
 /// A setting as people write it: a duration is a string such as `5m`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -70,7 +71,7 @@ pub async fn read_dir(dir: &Path) -> Result<Vec<Wanted>, RevisionError> {
     }
     let listing = dir.join("policies.toml");
     let manifesto: Manifesto = match tokio::fs::read_to_string(&listing).await {
-        Ok(text) => toml::from_str(&text).map_err(|e| failed(&listing, e.to_string()))?,
+        Ok(text) => toml::from_str(&text).map_err(|e| failed(&listing, written::why_not(&text, &e)))?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Manifesto::default(),
         Err(e) => return Err(failed(&listing, e.to_string())),
     };

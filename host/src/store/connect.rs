@@ -21,6 +21,7 @@ use super::checkpoint;
 use super::condition::Condition;
 use super::error::StoreError;
 use super::pool::{PoolOptions, Pools};
+use super::sole;
 
 /// Connections that read SQLite beside the one that writes.
 const SQLITE_READERS: u32 = 4;
@@ -80,6 +81,9 @@ async fn sqlite(url: &str, options: &PoolOptions, condition: &Arc<Condition>) ->
         .page_size(SQLITE_PAGE)
         .pragma("wal_autocheckpoint", checkpoint::AT_THE_LATEST)
         .disable_statement_logging();
+    if options.create {
+        sole::make(connect.get_filename()).map_err(sqlx::Error::Io)?;
+    }
     let pool = || {
         let condition = condition.clone();
         SqlitePoolOptions::new()

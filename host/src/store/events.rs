@@ -133,9 +133,12 @@ impl Store {
         }
     }
 
-    /// `SEQ` in SQLite, `XACT-SEQ` in Postgres.
+    /// `SEQ` in SQLite, `XACT-SEQ` in Postgres; of both, `0` is before the first.
     fn cursor(&self, id: Option<&str>) -> Result<Option<Cursor>, StoreError> {
         let Some(id) = id else { return Ok(None) };
+        if matches!(id, "0" | "0-0") {
+            return Ok(Some(Cursor { xact: 0, seq: 0 }));
+        }
         let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
             true => digits.parse::<i64>().ok(),
             false => None,

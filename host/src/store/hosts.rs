@@ -70,6 +70,8 @@ pub struct Pulse {
     pub trusted_from: Timestamp,
     /// Why this pulse moved it.
     pub distrust: Option<Reason>,
+    /// No host ran before: trust begins, and nothing is the matter.
+    pub first: bool,
 }
 
 /// A host, as its last pulse left it.
@@ -109,7 +111,12 @@ impl Store {
             execute!(self.write(), NAMESAKES, text(&host.id), text(&host.name))?;
         }
         let trusted_from = if distrust.is_some() { before.now } else { before.trusted_from };
-        Ok(Pulse { now, trusted_from: at.number("trusted_from", trusted_from)?, distrust })
+        Ok(Pulse {
+            now,
+            trusted_from: at.number("trusted_from", trusted_from)?,
+            distrust,
+            first: before.newest.is_none(),
+        })
     }
 
     /// Forgets hosts that did not pulse for this long.

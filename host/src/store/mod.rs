@@ -17,6 +17,7 @@
 //! | `error` | what can go wrong |
 //! | `pool` | the two backends, transactions, migrations |
 //! | `connect` | how each is opened, and which connection is used again |
+//! | `sole` | one SQLite file, one host |
 //! | `condition` | what errors of late say: connections in doubt, writes that fail |
 //! | `rows` | from columns to facts, saying where one broke |
 //! | `workspaces` | create, read, list, patch, the row to be judged |
@@ -49,6 +50,7 @@ mod hosts;
 mod outbox;
 mod plugins;
 mod policies;
+mod sole;
 mod sweeps;
 mod tokens;
 mod types;
@@ -63,6 +65,7 @@ pub use error::StoreError;
 pub use hosts::{HostName, Patience, Pulse, SeenHost};
 pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
+pub use sole::{Sole, SoleError};
 pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{
     Beat, Beaten, BoundModule, Commit, Credential, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,

@@ -125,7 +125,7 @@ async fn a_url_that_is_none_is_refused_without_its_password(#[case] url: &str) {
 
 #[rstest]
 #[case("postgres://me:s3cret@127.0.0.1:1/db")]
-#[case("sqlite:/nonexistent/s3cret-is-no-secret-here/x.db")]
+#[case("sqlite:/dev/null/s3cret-is-no-secret-here/x.db")]
 #[tokio::test]
 async fn a_database_that_is_not_there_is_unavailable(#[case] url: &str) {
     let options = PoolOptions { acquire_timeout_ms: 300, ..PoolOptions::default() };

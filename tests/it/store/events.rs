@@ -71,6 +71,17 @@ async fn the_log_is_paged_both_ways(#[values(Backend::Sqlite, Backend::Postgres)
 
 #[rstest]
 #[tokio::test]
+async fn the_beginning_is_the_same_on_both(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    db.workspace("w").await;
+    let all = follow_until(&db.store, 1).await;
+    for beginning in ["0", "0-0"] {
+        assert_eq!(follow(&db.store, Some(beginning.to_owned())).await, all, "{beginning}");
+    }
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_cursor_that_is_none_is_named(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     for bad in ["", "x", "-1", "1-", "-", "1-2-3", "+1-+2", " 1", "99999999999999999999", "1'--", "\0"] {

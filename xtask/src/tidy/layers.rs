@@ -10,7 +10,7 @@ const HOST: &str = "host/src/";
 const LAYERS: [&[&str]; 8] = [
     &["machine"],
     &["facts"],
-    &["clock", "die_at", "metrics"],
+    &["clock", "die_at", "metrics", "written"],
     &["store", "policy", "provision"],
     &["advance", "recovery", "heartbeats", "revisions", "claims", "effects", "replay"],
     &["http", "loops"],

@@ -1,0 +1,173 @@
+//! What a host needs to itself, and what it says where it can't start: one SQLite
+//! file for one host, a database and directories that are there, a configuration.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+
+use rstest::rstest;
+use serde_json::json;
+use sprag::store::Backend;
+
+use crate::support::db::TestDb;
+use crate::support::process::{ADMIN, Process};
+use crate::support::sprag_bin;
+
+fn sprag(args: &[&str]) -> Command {
+    // One that starts where it must not would never end.
+    let mut command = Command::new("timeout");
+    command
+        .arg("60")
+        .arg(sprag_bin())
+        .args(args)
+        .env_remove("SPRAG_DATABASE_URL")
+        .env_remove("SPRAG_POLICY_DIR");
+    command.env("SPRAG_ADMIN_TOKEN", ADMIN);
+    command
+}
+
+fn serve(url: &str, more: &[&str]) -> Output {
+    let state = tempfile::tempdir().expect("a directory");
+    let mut command = sprag(&["serve", "--listen", "127.0.0.1:0", "--database-url", url]);
+    command.args(more).env("SPRAG_STATE_DIR", state.path()).output().expect("running sprag")
+}
+
+/// What it said when it did not start.
+fn refusal(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_host_on_one_file_is_refused_and_names_the_first() {
+    let (dir, state) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let url = format!("sqlite:{}/sprag.db", dir.path().display());
+    let host = Process::start(&url, state.path(), "").await;
+    let (id, _) = host.create(json!({ "name": "w" })).await;
+    // By whatever path.
+    std::os::unix::fs::symlink(dir.path(), state.path().join("dir")).expect("a link");
+    std::os::unix::fs::symlink(dir.path().join("sprag.db"), state.path().join("linked.db")).expect("a link");
+    let paths =
+        [format!("{}/dir/sprag.db", state.path().display()), format!("{}/linked.db", state.path().display())];
+    for url in [url.clone(), format!("sqlite:{}", paths[0]), format!("sqlite:{}", paths[1])] {
+        for said in [
+            refusal(&serve(&url, &[])),
+            refusal(&sprag(&["migrate", "--database-url", &url]).output().expect("sprag")),
+        ] {
+            assert!(said.contains(&format!("process {}", host.id())), "{said}");
+            assert!(said.contains("since 20") && said.contains(&host.url["http://".len()..]), "{said}");
+        }
+    }
+    // Who only reads may.
+    let record = sprag(&["record", "--database-url", &url]).output().expect("running sprag");
+    assert!(record.status.success(), "{}", String::from_utf8_lossy(&record.stderr));
+    // It goes on, and nothing is left of it when it is killed.
+    host.admin(reqwest::Method::GET, &format!("workspaces/{id}"), None).await;
+    host.kill().await;
+    let again = Process::start(&url, state.path(), "").await;
+    again.admin(reqwest::Method::GET, &format!("workspaces/{id}"), None).await;
+    again.stop().await;
+    assert!(sprag(&["migrate", "--database-url", &url]).output().expect("sprag").status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_of_hosts_share_a_postgres() {
+    let db = TestDb::new(Backend::Postgres).await;
+    let dirs = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
+    let one = Process::start(&db.url, dirs[0].path(), "").await;
+    let other = Process::start(&db.url, dirs[1].path(), "").await;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[rstest]
+#[case::serve(true)]
+#[case::migrate(false)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_folder_and_the_file_are_made_for_their_owner_alone(#[case] serves: bool) {
+    let (dir, state) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let folder = dir.path().join("new/below");
+    let url = format!("sqlite:{}/sprag.db", folder.display());
+    let mode = |name: &str| {
+        let path = folder.join(name);
+        std::fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode()
+            & 0o777
+    };
+    if serves {
+        let host = Process::start(&url, state.path(), "").await;
+        assert_eq!([mode("sprag.db-wal"), mode("sprag.db-shm")], [0o600, 0o600]);
+        assert!(!host.log().contains("no host ran before"), "{}", host.log());
+        host.stop().await;
+    } else {
+        let migrated = sprag(&["migrate", "--database-url", &url]).output().expect("running sprag");
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    }
+    assert_eq!([mode("sprag.db"), mode("")], [0o600, 0o700]);
+}
+
+#[test]
+fn a_policy_directory_that_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite:{}/sprag.db", dir.path().display());
+    let said = refusal(&serve(&url, &["--policy-dir", "/nowhere/policies"]));
+    assert!(said.contains("/nowhere/policies") && said.contains("policy directory"), "{said}");
+    let file = dir.path().join("heartbeat.wasm");
+    std::fs::write(&file, "").expect("writing");
+    let said = refusal(&serve(&url, &["--policy-dir", file.to_str().expect("a path")]));
+    assert!(said.contains("heartbeat.wasm") && said.contains("policy directory"), "{said}");
+}
+
+#[rstest]
+#[case::nothing_listens("postgres://u:hunter2@127.0.0.1:1/x", "onnection refused")]
+#[case::no_such_host("postgres://u:hunter2@nowhere.invalid/x", "nowhere.invalid")]
+fn a_postgres_that_is_not_there_is_said(#[case] url: &str, #[case] says: &str) {
+    for output in
+        [serve(url, &[]), sprag(&["migrate", "--database-url", url]).output().expect("running sprag")]
+    {
+        let said = refusal(&output);
+        assert!(!said.contains("hunter2") && !said.contains("timed out"), "{said}");
+        // The name service's own words differ.
+        assert!(said.contains(says) || says.ends_with(".invalid"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_postgres_that_takes_nobody_says_why() {
+    let db = TestDb::new(Backend::Postgres).await;
+    let gone = db.url.replace("/sprag_test_", "/no_sprag_test_");
+    let said = refusal(&sprag(&["migrate", "--database-url", &gone]).output().expect("running sprag"));
+    assert!(said.contains("refused the connection") && said.contains("does not exist"), "{said}");
+}
+
+#[rstest]
+#[case::not_closed(
+    "listen = \"127.0.0.1:0\"\ndatabase_url = \"postgres://u:hunter2@h/d\n",
+    "2",
+    "database_url"
+)]
+#[case::wrong_type("\n[database]\nmax_connections = \"hunter2\"\n", "3", "max_connections")]
+#[case::unknown_key("database_url = \"postgres://u:hunter2@h/d\"\npasswort = \"hunter2\"\n", "2", "passwort")]
+#[case::unknown_word("log_format = \"hunter2\"\n", "1", "log_format")]
+#[case::beside_a_secret("log_format = 1 # hunter2\n", "1", "log_format")]
+#[case::an_address("listen = \"hunter2\"\n", "1", "listen")]
+#[case::no_key("hunter2\n", "1", "")]
+#[case::a_table("[providers.local]\ntype = \"hunter2\"\n", "", "")]
+fn a_configuration_that_is_none_shows_no_line_of_it(
+    #[case] text: &str,
+    #[case] line: &str,
+    #[case] key: &str,
+) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("writing");
+    let path = file.path().to_str().expect("a path");
+    for args in
+        [vec!["serve", "--config", path], vec!["replay", "--config", path, "--policy-dir", "/nowhere"]]
+    {
+        let said = refusal(&sprag(&args).output().expect("running sprag"));
+        assert!(!said.contains("hunter2"), "{said}");
+        assert!(
+            said.contains(path) && said.contains(&format!("line {line}")) && said.contains(key),
+            "{said}"
+        );
+    }
+}
