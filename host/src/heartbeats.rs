@@ -87,7 +87,6 @@ struct Queued {
 /// What is left of it once it is stored.
 struct Asker {
     token: TokenHash,
-    heartbeat: Heartbeat,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -125,9 +124,9 @@ impl Heartbeats {
     ///
     /// # Errors
     /// [`HeartbeatError`]: answer `503`; the agent tries again.
-    pub async fn take(&self, beat: Beat, heartbeat: Heartbeat) -> Result<Heard, HeartbeatError> {
+    pub async fn take(&self, beat: Beat) -> Result<Heard, HeartbeatError> {
         let (answer, heard) = oneshot::channel();
-        let asker = Asker { token: beat.token, heartbeat, answer };
+        let asker = Asker { token: beat.token, answer };
         self.queue.try_send(Queued { beat, asker }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => HeartbeatError::Busy,
             mpsc::error::TrySendError::Closed(_) => HeartbeatError::Stopping,
@@ -236,10 +235,10 @@ impl Writer {
         self.judge.metrics.batch_size.observe(beats.len() as f64);
         match self.store.beat(&beats).await {
             Ok(stored) => {
-                for ((beaten, beat), asker) in stored.iter().zip(&beats).zip(&askers) {
+                for (beaten, beat) in stored.iter().zip(&beats) {
                     if matches!(beaten, Beaten::Removed) {
-                        let (id, heartbeat) = (beat.workspace_id.clone(), asker.heartbeat.clone());
-                        self.judging.spawn(self.judge.clone().stray(id, heartbeat));
+                        let stray = self.judge.clone().stray(beat.workspace_id.clone(), beat.alone());
+                        self.judging.spawn(stray);
                     }
                 }
                 let mut answered = stored.into_iter().zip(askers);
@@ -272,8 +271,8 @@ struct Judge {
 
 impl Judge {
     async fn answer_all(self, stored: Vec<(Beaten, Asker)>) {
-        for (beaten, Asker { token, heartbeat, answer }) in stored {
-            let heard = self.hear(beaten, heartbeat, &token).await;
+        for (beaten, Asker { token, answer }) in stored {
+            let heard = self.hear(beaten, &token).await;
             // The client may have hung up; what is stored stays stored.
             let _ = answer.send(heard);
         }
@@ -287,9 +286,9 @@ impl Judge {
         }
     }
 
-    async fn hear(&self, beaten: Beaten, heartbeat: Heartbeat, token: &TokenHash) -> Answer {
-        let facts = match beaten {
-            Beaten::Stored(facts) => facts,
+    async fn hear(&self, beaten: Beaten, token: &TokenHash) -> Answer {
+        let (facts, heartbeat) = match beaten {
+            Beaten::Stored(facts, heartbeat) => (facts, heartbeat),
             Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
             Beaten::Unknown => return Ok(Heard::Unknown),
             Beaten::Unauthorized => return Ok(Heard::Unauthorized),

@@ -80,6 +80,12 @@ struct LoopOutcomeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FieldLabels {
+    call: &'static str,
+    field: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: String,
 }
@@ -104,6 +110,7 @@ pub struct Metrics {
     pub revisions_refused: Counter,
     /// Connections open now.
     pub http_connections: Gauge,
+    not_taken: Family<FieldLabels, Counter>,
     moved: Family<MovedLabels, Counter>,
     outran: Family<CauseLabels, Counter>,
     decided: Family<DecidedLabels, Counter>,
@@ -136,6 +143,7 @@ impl Default for Metrics {
             revision: Gauge::default(),
             revisions_refused: Counter::default(),
             http_connections: Gauge::default(),
+            not_taken: Family::default(),
             moved: Family::default(),
             outran: Family::default(),
             decided: Family::default(),
@@ -163,6 +171,11 @@ impl Default for Metrics {
             "heartbeat_batch_size",
             "Heartbeats stored by one statement",
             this.batch_size.clone(),
+        );
+        registry.register(
+            "agent_fields_not_taken",
+            "Fields of stored heartbeats and registrations that were clamped, cut or left out",
+            this.not_taken.clone(),
         );
         registry.register("policy_revision", "Number of the active policy revision", this.revision.clone());
         registry.register("revisions_refused", "Policy revisions refused", this.revisions_refused.clone());
@@ -218,6 +231,11 @@ impl Metrics {
             text.clear();
         }
         text
+    }
+
+    /// A field of an agent's call that was not taken as it was said.
+    pub(crate) fn not_taken(&self, call: &'static str, field: &'static str) {
+        self.not_taken.get_or_create(&FieldLabels { call, field }).inc();
     }
 
     pub(crate) fn moved(&self, step: Move) {

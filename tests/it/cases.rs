@@ -29,7 +29,13 @@ fn moving(cause: &str) -> Heartbeat {
 }
 
 fn registration() -> Registration {
-    Registration { url: "http://agent".to_owned(), agent_card: json!({"name": "late"}), first_token: None }
+    Registration {
+        url: Some("http://agent".to_owned()),
+        agent_card: Some(json!({"name": "late"})),
+        readiness: Readiness::default(),
+        warnings: None,
+        first_token: None,
+    }
 }
 
 /// Somebody who moves the row on each time that it was judged.

@@ -9,5 +9,6 @@ mod fails_closed;
 mod policies;
 mod readers;
 mod registration;
+mod said;
 mod stopping;
 mod workspaces;

@@ -8,41 +8,39 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Registry;
 use super::access::{Access, Bearer, Registration as Admission, Token, bearer, is_one_of};
-use super::body::{Payload, Tools, readiness, required, whole};
+use super::body::{AgentBody, Payload, Tools, readiness, required};
 use super::error::{Answer, Problem, ProblemBody, words};
+use super::said::{HeartbeatBody, Said, Warning, Warnings, said};
 use crate::advance::Advanced;
-use crate::facts::{Cause, Decision, Heartbeat, Outcome};
+use crate::facts::{Cause, Decision, Outcome};
 use crate::heartbeats::Heard;
 use crate::machine::{NoSuchEdge, Status};
-use crate::store::{Beat, Registration, Snapshot, TokenHash};
-
-/// Longest uptime that is believed, in seconds: three hundred years.
-const MAX_UPTIME: u64 = 10_000_000_000;
-
-/// Most tasks that are believed: what a database's integer holds.
-const MAX_TASKS: u64 = i32::MAX as u64;
-
-/// Bytes that are kept of a sample for people; what is longer is cut there.
-const MAX_SAMPLE: usize = 4 << 10;
-
-/// Bytes of a runtime's state, which policies compare with words.
-const MAX_RUNTIME_STATE: usize = 64;
+use crate::store::{Registration, Snapshot, TokenHash};
 
 /// Bytes of an agent's address.
 const MAX_URL: usize = 2 << 10;
+
+/// Bytes of an agent's card.
+const MAX_CARD: usize = 64 << 10;
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct RegisterBody {
     /// The workspace, as `POST /workspaces` answered it.
     #[schema(required)]
     id: Option<String>,
-    /// At most 2048 bytes.
-    url: Option<String>,
-    agent_card: Option<Value>,
+    /// At most 2048 bytes. Left out, the last one stands; `null` clears it.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<String>)]
+    url: Said<String>,
+    /// Any JSON of at most 64 KiB; more is left out. Left out, the last one stands; `null` clears it.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<Value>)]
+    agent_card: Said<Box<RawValue>>,
     mcp_server_present: Option<bool>,
     model_present: Option<bool>,
     loaded_mcp_tools: Option<Tools>,
@@ -59,6 +57,9 @@ pub(super) struct Registered {
     auth_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision_id: Option<String>,
+    /// What was not taken as it was said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// Register an agent
@@ -83,30 +84,46 @@ pub(super) async fn register(
     State(registry): State<Arc<Registry>>,
     State(access): State<Arc<Access>>,
     headers: HeaderMap,
-    Payload(body): Payload<RegisterBody>,
+    body: AgentBody,
 ) -> Answer<Json<Registered>> {
-    let id = required("id", body.id)?;
-    let readiness = readiness(body.mcp_server_present, body.model_present, body.loaded_mcp_tools)?;
-    let url = at_most("url", MAX_URL, body.url)?;
+    let said = body.parse::<RegisterBody>()?;
+    drop(body);
+    let id = required("id", said.id)?;
+    let readiness = readiness(said.mcp_server_present, said.model_present, said.loaded_mcp_tools)?;
+    let url = said.url.map(|url| at_most("url", MAX_URL, url.unwrap_or_default())).transpose()?;
+    let mut warnings = Warnings::default();
+    let agent_card = said.agent_card.and_then(|card| card_of(card, &mut warnings));
     let facts = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     let presented = bearer(&headers);
     let minted = admit(&registry, &access, &id, presented).await?;
     let registration = Registration {
         url,
-        agent_card: body.agent_card.unwrap_or_default(),
+        agent_card,
+        readiness: readiness.clone(),
+        warnings: warnings.stored(),
         first_token: minted.as_ref().map(Token::hash),
     };
     let cause = Cause::Registered(readiness);
-    match registry.advance.agent(facts, &cause, Some(&registration), access.credential(presented)).await? {
+    let registered = |to, minted: Option<Token>, decision: Option<Decision>| {
+        Ok(Json(Registered {
+            status: "registered",
+            workspace_status: to,
+            auth_token: minted.map(Token::reveal),
+            decision_id: decision.map(|d| d.id),
+            warnings: taken(&registry, "register", warnings),
+        }))
+    };
+    let credential = access.credential(presented);
+    match registry.advance.agent(facts, &cause, Some(&registration), credential).await? {
         Advanced::Moved { to: Status::Failed, decision } => Err(not_ready(&decision)),
-        Advanced::Moved { to, decision } => Ok(registered(to, minted, Some(decision))),
+        Advanced::Moved { to, decision } => registered(to, minted, Some(decision)),
         Advanced::Held { status, decision } => {
             match Problem::denied(&decision, Status::Online, StatusCode::BAD_REQUEST, "NOT_READY") {
                 Some(problem) => Err(problem.at(status)),
-                None => Ok(registered(status, minted, Some(decision))),
+                None => registered(status, minted, Some(decision)),
             }
         }
-        Advanced::Claimed { status, .. } => Ok(registered(status, minted, None)),
+        Advanced::Claimed { status, .. } => registered(status, minted, None),
         Advanced::NoEdge(none) => Err(closed(&id, none)),
         Advanced::Unknown => Err(Problem::no_workspace(&id)),
         Advanced::TokenTaken | Advanced::TokenDead => Err(no_token_of(&id)),
@@ -137,13 +154,15 @@ fn no_token_of(id: &str) -> Problem {
     Problem::unauthorized(&format!("a live token of workspace {id} is needed"))
 }
 
-fn registered(status: Status, minted: Option<Token>, decision: Option<Decision>) -> Json<Registered> {
-    Json(Registered {
-        status: "registered",
-        workspace_status: status,
-        auth_token: minted.map(Token::reveal),
-        decision_id: decision.map(|d| d.id),
-    })
+/// The card, where it is one that can be kept.
+fn card_of(said: Option<Box<RawValue>>, warnings: &mut Warnings) -> Option<Value> {
+    let Some(raw) = said else { return Some(Value::Null) };
+    let raw = raw.get();
+    let card = if raw.len() > MAX_CARD { None } else { serde_json::from_str(raw).ok() };
+    if card.is_none() {
+        warnings.left_out("agent_card", raw, "JSON of at most 65536 bytes with numbers that 64 bits hold");
+    }
+    card
 }
 
 /// The gate closed: the row is failed, with the reason that the policy gave.
@@ -169,37 +188,6 @@ fn closed(id: &str, none: NoSuchEdge) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, detail).at(none.from)
 }
 
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub(super) struct HeartbeatBody {
-    #[schema(required)]
-    workspace_id: Option<String>,
-    /// Share of the agent's own operations that failed, 0 to 1.
-    error_rate: Option<f64>,
-    /// A sample for people: what is longer than 4096 bytes is cut there.
-    sample_error: Option<String>,
-    active_tasks: Option<f64>,
-    uptime_seconds: Option<f64>,
-    /// A sample for people: what is longer than 4096 bytes is cut there.
-    current_task: Option<String>,
-    /// Empty when healthy, `wedged` when the agent's runtime is stuck. At most 64 bytes.
-    runtime_state: Option<String>,
-    mcp_server_present: Option<bool>,
-    model_present: Option<bool>,
-    loaded_mcp_tools: Option<Tools>,
-    runtime_metadata: Option<RuntimeMetadata>,
-}
-
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub(super) struct RuntimeMetadata {
-    capabilities: Option<Capabilities>,
-}
-
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub(super) struct Capabilities {
-    /// The agent reports its own status; none is inferred from its error rate.
-    status_mgmt: Option<bool>,
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HeartbeatAnswer {
     #[schema(example = "ok")]
@@ -209,62 +197,17 @@ pub(super) struct HeartbeatAnswer {
     /// Where policies were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision_id: Option<String>,
-}
-
-impl HeartbeatBody {
-    /// What is stored and what is judged, checked.
-    fn read(self, token: TokenHash) -> Answer<(Beat, Heartbeat)> {
-        let workspace_id = required("workspace_id", self.workspace_id)?;
-        let error_rate = self.error_rate.unwrap_or_default();
-        if !(0.0..=1.0).contains(&error_rate) {
-            return Err(Problem::field("error_rate", error_rate.into(), "a number from 0 to 1"));
-        }
-        // Agents measure a float; whole seconds are kept.
-        let uptime = self.uptime_seconds.map(f64::trunc);
-        let uptime_seconds = whole("uptime_seconds", uptime, MAX_UPTIME)?;
-        let active_tasks = whole("active_tasks", self.active_tasks, MAX_TASKS)?;
-        let active_tasks = u32::try_from(active_tasks).unwrap_or(u32::MAX);
-        let sample_error = sample(self.sample_error);
-        let runtime_state = at_most("runtime_state", MAX_RUNTIME_STATE, self.runtime_state)?;
-        let capabilities = self.runtime_metadata.and_then(|m| m.capabilities).unwrap_or_default();
-        let heartbeat = Heartbeat {
-            readiness: readiness(self.mcp_server_present, self.model_present, self.loaded_mcp_tools)?,
-            error_rate,
-            sample_error: sample_error.clone(),
-            active_tasks,
-            uptime: uptime_seconds * 1_000,
-            runtime_state: runtime_state.clone(),
-            native_status: capabilities.status_mgmt.unwrap_or_default(),
-        };
-        let beat = Beat {
-            workspace_id,
-            token,
-            error_rate,
-            sample_error,
-            active_tasks,
-            uptime_seconds,
-            current_task: sample(self.current_task),
-            runtime_state,
-        };
-        Ok((beat, heartbeat))
-    }
-}
-
-/// The beginning of a text that only people read.
-fn sample(given: Option<String>) -> String {
-    let mut text = given.unwrap_or_default();
-    text.truncate(text.floor_char_boundary(MAX_SAMPLE));
-    text
+    /// What was not taken as it was said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// A text that means nothing once it is cut.
-fn at_most(field: &str, bytes: usize, given: Option<String>) -> Answer<String> {
-    match given.unwrap_or_default() {
-        text if text.len() > bytes => {
-            Err(Problem::field(field, text.into(), format!("at most {bytes} bytes")))
-        }
-        text => Ok(text),
+fn at_most(field: &str, bytes: usize, text: String) -> Answer<String> {
+    if text.len() > bytes {
+        return Err(Problem::field(field, text.into(), format!("at most {bytes} bytes")));
     }
+    Ok(text)
 }
 
 /// Heartbeat
@@ -289,13 +232,16 @@ fn at_most(field: &str, bytes: usize, given: Option<String>) -> Answer<String> {
 pub(super) async fn heartbeat(
     State(registry): State<Arc<Registry>>,
     Bearer(token): Bearer,
-    Payload(body): Payload<HeartbeatBody>,
+    body: AgentBody,
 ) -> Answer<Json<HeartbeatAnswer>> {
-    let (beat, heartbeat) = body.read(token)?;
+    let (said, mut warnings) = HeartbeatBody::of(&body.bytes)?;
+    drop(body);
+    let beat = said.read(token, &mut warnings)?;
     let id = beat.workspace_id.clone();
-    match registry.heartbeats.take(beat, heartbeat).await? {
+    match registry.heartbeats.take(beat).await? {
         Heard::Stored { status, decision_id } => {
-            Ok(Json(HeartbeatAnswer { status: "ok", workspace_status: status, decision_id }))
+            let warnings = taken(&registry, "heartbeat", warnings);
+            Ok(Json(HeartbeatAnswer { status: "ok", workspace_status: status, decision_id, warnings }))
         }
         Heard::Unknown => Err(Problem::no_workspace(&id)),
         Heard::Unauthorized => Err(no_token_of(&id)),
@@ -303,12 +249,22 @@ pub(super) async fn heartbeat(
     }
 }
 
+/// Counts what was stored with warnings, which are then answered.
+fn taken(registry: &Registry, call: &'static str, warnings: Warnings) -> Vec<Warning> {
+    for field in warnings.fields() {
+        registry.metrics.not_taken(call, field);
+    }
+    warnings.into_answer()
+}
+
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct CardBody {
     #[schema(required)]
     workspace_id: Option<String>,
-    /// Any JSON; replaces the card.
-    agent_card: Option<Value>,
+    /// Any JSON; replaces the card, and `null` clears it.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Value, required)]
+    agent_card: Said<Value>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -337,11 +293,14 @@ pub(super) async fn update_card(
     Payload(body): Payload<CardBody>,
 ) -> Answer<Json<Updated>> {
     let id = required("workspace_id", body.workspace_id)?;
+    let Some(card) = body.agent_card else {
+        return Err(Problem::field("agent_card", Value::Null, "the card; an explicit null clears it"));
+    };
     let _: Snapshot = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     if !is_one_of(&token, &registry.store.tokens(&id).await?) {
         return Err(no_token_of(&id));
     }
-    if !registry.store.update_card(&id, &body.agent_card.unwrap_or_default()).await? {
+    if !registry.store.update_card(&id, &card.unwrap_or_default()).await? {
         return Err(Problem::removed(&id));
     }
     registry.changed();

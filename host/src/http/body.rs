@@ -4,16 +4,18 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{self, FromRef, FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use bytes::BytesMut;
 use futures::FutureExt as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use super::Edge;
@@ -34,7 +36,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let edge = Arc::<Edge>::from_ref(state);
-        let bytes = whole_body(request, edge.config.body_bytes, &edge).await?;
+        let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), &edge).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|e| why_not::<T>(&bytes, &e))
     }
 }
@@ -52,7 +54,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let edge = Arc::<Edge>::from_ref(state);
-        let bytes = whole_body(request, edge.config.body_bytes, &edge).await?;
+        let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), &edge).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -72,21 +74,65 @@ where
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let edge = Arc::<Edge>::from_ref(state);
-        whole_body(request, edge.config.module_bytes, &edge).await.map(Self)
+        let (bytes, _) = whole_body(request, Room::of(edge.config.module_bytes), &edge).await?;
+        Ok(Self(bytes))
     }
 }
 
-/// The body, if it has at most `limit` bytes and arrives in time.
-async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes> {
-    let too_large = || {
-        let detail = format!("the body is larger than the {limit} bytes that this call takes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
-    };
-    let (mut parts, body) = request.into_parts();
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+/// The body of an agent's call: it may be larger than others, and few large ones may be in
+/// memory at once, since whoever sends one need not have a token that is good for anything.
+pub struct AgentBody {
+    pub bytes: Bytes,
+    _large: Option<OwnedSemaphorePermit>,
+}
+
+impl AgentBody {
+    pub fn parse<T: DeserializeOwned>(&self) -> Answer<T> {
+        serde_json::from_slice(&self.bytes).map_err(|e| why_not::<T>(&self.bytes, &e))
     }
-    let mut arrival = pin!(Limited::new(body, limit).collect());
+}
+
+impl<S> FromRequest<S> for AgentBody
+where
+    S: Sync,
+    Arc<Edge>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let edge = Arc::<Edge>::from_ref(state);
+        let small = edge.config.body_bytes;
+        let room = Room { small, limit: edge.config.agent_body_bytes.max(small) };
+        let (bytes, _large) = whole_body(request, room, &edge).await?;
+        Ok(Self { bytes, _large })
+    }
+}
+
+/// How large a body may be, and from where on it needs one of the few places for large ones.
+#[derive(Clone, Copy)]
+struct Room {
+    small: usize,
+    limit: usize,
+}
+
+impl Room {
+    fn of(limit: usize) -> Self {
+        Self { small: limit, limit }
+    }
+}
+
+/// Why there is no whole body.
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+type Whole = (Bytes, Option<OwnedSemaphorePermit>);
+
+/// The body, if there is room for it and it arrives in time.
+async fn whole_body(request: Request, room: Room, edge: &Edge) -> Answer<Whole> {
+    let (mut parts, body) = request.into_parts();
+    let mut arrival = pin!(gather(body, room, edge.large.clone()));
     // Most come with their head, and then nobody waits.
     let arrived = match arrival.as_mut().now_or_never() {
         Some(arrived) => Ok(arrived),
@@ -99,9 +145,12 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
         }
     };
     match arrived {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => {
+        Ok(Ok(whole)) => Ok(whole),
+        Ok(Err(Unread::TooLarge)) => {
+            let detail = format!("the body is larger than the {} bytes that this call takes", room.limit);
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail))
+        }
+        Ok(Err(Unread::Broken)) => {
             Err(Problem::new(StatusCode::BAD_REQUEST, "BROKEN_BODY", "the body did not arrive whole"))
         }
         Err(_) => {
@@ -111,8 +160,33 @@ async fn whole_body(request: Request, limit: usize, edge: &Edge) -> Answer<Bytes
     }
 }
 
+async fn gather(mut body: Body, room: Room, places: Arc<Semaphore>) -> Result<Whole, Unread> {
+    let mut place = None;
+    let mut whole = Bytes::new();
+    let mut longer = BytesMut::new();
+    let mut expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    loop {
+        if expected > room.limit {
+            return Err(Unread::TooLarge);
+        }
+        if expected > room.small && place.is_none() {
+            place = Some(places.clone().acquire_owned().await.map_err(|_| Unread::Broken)?);
+        }
+        let Some(frame) = body.frame().await else { break };
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        if whole.is_empty() && longer.is_empty() {
+            whole = data;
+        } else {
+            longer.extend_from_slice(&std::mem::take(&mut whole));
+            longer.extend_from_slice(&data);
+        }
+        expected = expected.max(whole.len() + longer.len());
+    }
+    Ok((if longer.is_empty() { whole } else { longer.freeze() }, place))
+}
+
 /// Reads a body that failed once more, to name the field that it failed at.
-fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
+pub(super) fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
     let not_json =
         || Problem::new(StatusCode::BAD_REQUEST, "BAD_JSON", format!("the body is no JSON: {error}"));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -245,7 +319,7 @@ pub fn required(field: &str, given: Option<String>) -> Answer<String> {
 /// The loaded tools: their names, or how many there are.
 #[derive(Clone, Debug, PartialEq, ToSchema)]
 #[schema(value_type = Value, example = json!(["create_workspace", "list_workspaces"]))]
-pub struct Tools(f64);
+pub struct Tools(pub(super) f64);
 
 impl<'de> Deserialize<'de> for Tools {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -13,6 +13,10 @@ use crate::policy::Limits;
 pub struct HttpConfig {
     /// Bytes of a request's body; one more is a `413`.
     pub body_bytes: usize,
+    /// The same for a registration and a heartbeat, of which people's fields may be long.
+    pub agent_body_bytes: usize,
+    /// Agents' bodies larger than `body_bytes` in memory at once; one more waits for its turn.
+    pub large_bodies: usize,
     /// Bytes of a request's head; one more is a `431`. At least 8192.
     pub header_bytes: usize,
     /// Header fields of a request; one more is a `431`.
@@ -50,6 +54,8 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             body_bytes: 64 << 10,
+            agent_body_bytes: 1 << 20,
+            large_bodies: 64,
             header_bytes: 16 << 10,
             headers: 64,
             header_read_ms: 10_000,

@@ -20,6 +20,7 @@ mod guard;
 mod health;
 mod page;
 mod policies;
+mod said;
 mod serve;
 mod views;
 mod workspaces;
@@ -83,6 +84,8 @@ struct Edge {
     /// Ends the event streams.
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
+    /// Places for agents' large bodies.
+    large: Arc<Semaphore>,
     openapi: Bytes,
 }
 
@@ -191,6 +194,7 @@ fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken, also: Rout
     let guard = guard::GuardLayer::new(config, metrics);
     let edge = Arc::new(Edge {
         streams: Arc::new(Semaphore::new(config.streams)),
+        large: Arc::new(Semaphore::new(config.large_bodies)),
         config: config.clone(),
         shutdown,
         openapi: serde_json::to_vec(&description).unwrap_or_default().into(),

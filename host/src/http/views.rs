@@ -51,6 +51,9 @@ pub(super) struct WorkspaceBody {
     uptime_seconds: u64,
     current_task: String,
     runtime_state: String,
+    /// What of the last registration and heartbeat was not taken as it was said: the field,
+    /// its value, what was taken for it, and what would have been right.
+    warnings: Vec<Value>,
 }
 
 impl From<WorkspaceView> for WorkspaceBody {
@@ -83,6 +86,7 @@ impl From<WorkspaceView> for WorkspaceBody {
             uptime_seconds: view.uptime_seconds,
             current_task: view.current_task,
             runtime_state: view.runtime_state,
+            warnings: view.warnings,
         }
     }
 }

@@ -13,71 +13,122 @@ use sqlx::sqlite::SqlitePool;
 
 use super::error::StoreError;
 use super::pool::{Executor, On, Store};
-use super::rows::{FactsRow, count, text};
-use super::types::{Beat, Beaten, Snapshot};
+use super::reported::BeatRow;
+use super::rows::{count, optional_text, text};
+use super::types::{Beat, Beaten};
 
 macro_rules! set {
-    ($error_rate:literal, $error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal) => {
+    ($rate:literal, $error:literal, $active:literal, $uptime:literal, $task:literal, $state:literal,
+        $keep:literal, $said:literal, $warnings:literal) => {
         concat!(
-            "UPDATE workspaces SET last_heartbeat_at = (SELECT now FROM clock), error_rate = ",
-            $error_rate,
-            ", sample_error = ",
+            "UPDATE workspaces SET last_heartbeat_at = (SELECT now FROM clock), error_rate = COALESCE(",
+            $rate,
+            ", workspaces.error_rate), sample_error = COALESCE(",
             $error,
-            ", active_tasks = ",
+            ", workspaces.sample_error), active_tasks = COALESCE(",
             $active,
-            ", busy_at = CASE WHEN ",
+            ", workspaces.active_tasks), busy_at = CASE WHEN COALESCE(",
             $active,
-            " > 0 THEN (SELECT now FROM clock) ELSE workspaces.busy_at END",
-            ", uptime_seconds = ",
+            ", workspaces.active_tasks) > 0 THEN (SELECT now FROM clock) ELSE workspaces.busy_at END",
+            ", uptime_seconds = COALESCE(",
             $uptime,
-            ", current_task = ",
+            ", workspaces.uptime_seconds), current_task = COALESCE(",
             $task,
-            ", runtime_state = ",
-            $state
+            ", workspaces.current_task), runtime_state = COALESCE(",
+            $state,
+            ", workspaces.runtime_state), reported = (workspaces.reported & ",
+            $keep,
+            ") | ",
+            $said,
+            ", heartbeat_warnings = ",
+            $warnings
         )
+    };
+}
+
+/// What is judged and not in the facts, as it is after the heartbeat.
+macro_rules! rest {
+    () => {
+        ", workspaces.error_rate, workspaces.sample_error, workspaces.uptime_seconds, workspaces.runtime_state"
     };
 }
 
 /// `$1`: a JSON array of arrays; `$2`: their hashes, 32 bytes each, in the same order.
 /// A row comes back as one value: SQLite hands each to another thread, where it
 /// is given back to SQLite's own allocator, and fourteen cost more than one and its parsing.
-const SQLITE_BEAT: &str = concat!(
-    set!(
-        "b.value ->> 1",
-        "b.value ->> 2",
-        "b.value ->> 3",
-        "b.value ->> 4",
-        "b.value ->> 5",
-        "b.value ->> 6"
-    ),
-    " FROM json_each($1) AS b
-    WHERE workspaces.id = b.value ->> 0 AND workspaces.status <> 'removed'
-    AND (workspaces.live_token = substr($2, b.key * 32 + 1, 32) OR EXISTS (
-        SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
-        AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-    ))
-    RETURNING json_array(",
-    facts!("workspaces.last_heartbeat_at"),
-    ")"
-);
+macro_rules! sqlite_beat {
+    ($warnings:literal, $rest:expr) => {
+        concat!(
+            set!(
+                "b.value ->> 1",
+                "b.value ->> 2",
+                "b.value ->> 3",
+                "b.value ->> 4",
+                "b.value ->> 5",
+                "b.value ->> 6",
+                "(b.value ->> 7)",
+                "(b.value ->> 8)",
+                $warnings
+            ),
+            " FROM json_each($1) AS b
+            WHERE workspaces.id = b.value ->> 0 AND workspaces.status <> 'removed'
+            AND (workspaces.live_token = substr($2, b.key * 32 + 1, 32) OR EXISTS (
+                SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
+                AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+            ))
+            RETURNING json_array(",
+            facts!("workspaces.last_heartbeat_at"),
+            ", workspaces.reported",
+            $rest,
+            ")"
+        )
+    };
+}
 
 /// The arrays are taken apart where columns stand: as a table Postgres would keep
 /// them aside first. And no `EXISTS`: for it Postgres may read all tokens at once,
 /// and go on so when they have become many.
-const POSTGRES_BEAT: &str = concat!(
-    set!("b.error_rate", "b.sample_error", "b.active", "b.uptime", "b.task", "b.state"),
-    " FROM (SELECT UNNEST($1::text[]) AS id, UNNEST($2::bytea[]) AS hash,
-        UNNEST($3::float8[]) AS error_rate, UNNEST($4::text[]) AS sample_error,
-        UNNEST($5::bigint[]) AS active, UNNEST($6::bigint[]) AS uptime,
-        UNNEST($7::text[]) AS task, UNNEST($8::text[]) AS state) AS b
-    WHERE workspaces.id = b.id AND workspaces.status <> 'removed'
-    AND (workspaces.live_token = b.hash OR b.hash = (
-        SELECT t.hash FROM tokens AS t
-        WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-    ))
-    RETURNING ",
-    facts!("workspaces.last_heartbeat_at")
-);
+macro_rules! postgres_beat {
+    ($warnings:literal, $unnested:literal, $rest:expr) => {
+        concat!(
+            set!(
+                "b.error_rate",
+                "b.sample_error",
+                "b.active",
+                "b.uptime",
+                "b.task",
+                "b.state",
+                "b.keep",
+                "b.said",
+                $warnings
+            ),
+            " FROM (SELECT UNNEST($1::text[]) AS id, UNNEST($2::bytea[]) AS hash,
+                UNNEST($3::float8[]) AS error_rate, UNNEST($4::text[]) AS sample_error,
+                UNNEST($5::bigint[]) AS active, UNNEST($6::bigint[]) AS uptime,
+                UNNEST($7::text[]) AS task, UNNEST($8::text[]) AS state,
+                UNNEST($9::bigint[]) AS keep, UNNEST($10::bigint[]) AS said",
+            $unnested,
+            ") AS b
+            WHERE workspaces.id = b.id AND workspaces.status <> 'removed'
+            AND (workspaces.live_token = b.hash OR b.hash = (
+                SELECT t.hash FROM tokens AS t
+                WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+            ))
+            RETURNING ",
+            facts!("workspaces.last_heartbeat_at"),
+            ", workspaces.reported",
+            $rest
+        )
+    };
+}
+
+/// Of heartbeats that say all that is judged and need no warning: nothing is read back that is known.
+const SQLITE_BEAT: &str = sqlite_beat!("NULL", "");
+const POSTGRES_BEAT: &str = postgres_beat!("NULL", "", "");
+
+/// Of a batch with some that leave something out, or have warnings.
+const SQLITE_PARTIAL: &str = sqlite_beat!("b.value ->> 9", rest!());
+const POSTGRES_PARTIAL: &str = postgres_beat!("b.warnings", ", UNNEST($11::text[]) AS warnings", rest!());
 
 /// Why a heartbeat was not taken: no row here where there is no such workspace.
 const SQLITE_WHY: &str = "
@@ -106,12 +157,12 @@ impl Store {
         let rows = self.store_batch(&batch).await?;
         self.wrote(rows.len());
         for row in rows {
-            if let Some(place) = batch.place(row.id()) {
+            if let Some(place) = batch.place(row.facts.id()) {
                 // One bad row is the trouble of one agent, not of its whole batch.
-                let read = Snapshot::try_from(row);
+                let read = row.heard(batch.entries[place].beat);
                 beaten[place] = Some(read.map_or_else(
                     |e| Beaten::Unreadable(Arc::new(e)),
-                    |facts| Beaten::Stored(Box::new(facts)),
+                    |(facts, heartbeat)| Beaten::Stored(Box::new(facts), heartbeat),
                 ));
             }
         }
@@ -130,7 +181,7 @@ impl Store {
         Ok(answers)
     }
 
-    async fn store_batch(&self, batch: &Batch<'_>) -> Result<Vec<FactsRow>, StoreError> {
+    async fn store_batch(&self, batch: &Batch<'_>) -> Result<Vec<BeatRow>, StoreError> {
         let mut tries = 1;
         loop {
             let Executor { db, outcome } = self.write();
@@ -202,6 +253,11 @@ impl<'a> Batch<'a> {
         self.entries.iter().map(of).collect()
     }
 
+    /// Whether what is judged must be read back, or warnings be written.
+    fn is_partial(&self) -> bool {
+        self.entries.iter().any(|entry| entry.beat.warnings.is_some() || entry.beat.leaves_out())
+    }
+
     fn hashes(&self) -> Vec<u8> {
         self.entries.iter().flat_map(|entry| entry.beat.token.0).collect()
     }
@@ -216,34 +272,43 @@ fn json<T: serde::Serialize>(rows: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
-async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>) -> Result<Vec<FactsRow>, sqlx::Error> {
+async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>) -> Result<Vec<BeatRow>, sqlx::Error> {
     let rows = batch.column(|Entry { id, beat, .. }| {
         (
             id.as_ref(),
-            rate(beat.error_rate),
-            text(&beat.sample_error),
+            beat.error_rate.map(rate),
+            optional_text(&beat.sample_error),
             beat.active_tasks,
-            count(beat.uptime_seconds),
-            text(&beat.current_task),
-            text(&beat.runtime_state),
+            beat.uptime_seconds.map(count),
+            optional_text(&beat.current_task),
+            optional_text(&beat.runtime_state),
+            beat.reported.keep,
+            beat.reported.said,
+            optional_text(&beat.warnings),
         )
     });
+    let sql = if batch.is_partial() { SQLITE_PARTIAL } else { SQLITE_BEAT };
     let rows: Vec<String> =
-        sqlx::query_scalar(SQLITE_BEAT).bind(json(&rows)?).bind(batch.hashes()).fetch_all(db).await?;
+        sqlx::query_scalar(sql).bind(json(&rows)?).bind(batch.hashes()).fetch_all(db).await?;
     let parsed = rows.iter().map(|row| serde_json::from_str(row));
     parsed.collect::<Result<_, _>>().map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-async fn postgres_beat(db: &PgPool, batch: &Batch<'_>) -> Result<Vec<FactsRow>, sqlx::Error> {
-    sqlx::query_as(POSTGRES_BEAT)
+async fn postgres_beat(db: &PgPool, batch: &Batch<'_>) -> Result<Vec<BeatRow>, sqlx::Error> {
+    let partial = batch.is_partial();
+    let query = sqlx::query_as(if partial { POSTGRES_PARTIAL } else { POSTGRES_BEAT })
         .bind(batch.column(|entry| entry.id.as_ref()))
         .bind(batch.column(|entry| entry.beat.token.0.as_slice()))
-        .bind(batch.column(|entry| rate(entry.beat.error_rate)))
-        .bind(batch.column(|entry| text(&entry.beat.sample_error)))
-        .bind(batch.column(|entry| i64::from(entry.beat.active_tasks)))
-        .bind(batch.column(|entry| count(entry.beat.uptime_seconds)))
-        .bind(batch.column(|entry| text(&entry.beat.current_task)))
-        .bind(batch.column(|entry| text(&entry.beat.runtime_state)))
-        .fetch_all(db)
-        .await
+        .bind(batch.column(|entry| entry.beat.error_rate.map(rate)))
+        .bind(batch.column(|entry| optional_text(&entry.beat.sample_error)))
+        .bind(batch.column(|entry| entry.beat.active_tasks.map(i64::from)))
+        .bind(batch.column(|entry| entry.beat.uptime_seconds.map(count)))
+        .bind(batch.column(|entry| optional_text(&entry.beat.current_task)))
+        .bind(batch.column(|entry| optional_text(&entry.beat.runtime_state)))
+        .bind(batch.column(|entry| entry.beat.reported.keep))
+        .bind(batch.column(|entry| entry.beat.reported.said));
+    match partial {
+        true => query.bind(batch.column(|entry| optional_text(&entry.beat.warnings))).fetch_all(db).await,
+        false => query.fetch_all(db).await,
+    }
 }

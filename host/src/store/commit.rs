@@ -8,7 +8,8 @@ use std::borrow::Cow;
 
 use super::error::StoreError;
 use super::pool::{Executor, On, Store, Tx};
-use super::rows::{count, text};
+use super::reported::Reported;
+use super::rows::{count, optional_text, text};
 use super::types::{Commit, Down, Registration, Step};
 use super::workspaces::PUT_CARD;
 use super::{brakes, claims, decisions, events, outbox, tokens};
@@ -41,9 +42,12 @@ const REMOVE: &str = "
 const AS_JUDGED: &str =
     "UPDATE workspaces SET version = version WHERE id = $1 AND version = $2 RETURNING version";
 
-/// Also the guard of a registration that moves nothing.
-const REGISTER: &str = "
-    UPDATE workspaces SET url = $3 WHERE id = $1 AND version = $2 AND status <> 'removed'";
+/// Also the guard of a registration that moves nothing. What the agent's process before this one said is no word of it.
+const REGISTER: &str = concat!(
+    "UPDATE workspaces SET url = COALESCE($3, url), reported = $4, registration_warnings = $5, ",
+    nothing_said!(),
+    " WHERE id = $1 AND version = $2 AND status <> 'removed'"
+);
 
 /// A child that no longer has a parent. Its descendants need no look: what was
 /// removed before took its own with it.
@@ -205,10 +209,14 @@ async fn register(
     version: i64,
     registration: &Registration,
 ) -> Result<Commit, StoreError> {
-    if execute!(tx.on(), REGISTER, text(id), version, text(&registration.url))? == 0 {
+    let (url, warnings) = (optional_text(&registration.url), optional_text(&registration.warnings));
+    let reported = Reported::from(&registration.readiness).said;
+    if execute!(tx.on(), REGISTER, text(id), version, url, reported, warnings)? == 0 {
         return Ok(Commit::Outran);
     }
-    execute!(tx.on(), PUT_CARD, text(id), registration.agent_card.to_string())?;
+    if let Some(card) = &registration.agent_card {
+        execute!(tx.on(), PUT_CARD, text(id), card.to_string())?;
+    }
     if let Some(token) = &registration.first_token
         && !tokens::insert_first(tx, id, token).await?
     {

@@ -22,6 +22,7 @@
 //! | `rows` | from columns to facts, saying where one broke |
 //! | `workspaces` | create, read, list, patch, the row to be judged |
 //! | `beats` | the hot path: a batch of heartbeats in one statement |
+//! | `reported` | what an agent has said so far, and what a heartbeat leaves as it was |
 //! | `checkpoint` | SQLite's log folded into its file beside the heartbeats |
 //! | `commit` | the guarded step: status, event, decision, registration |
 //! | `outbox` | what committed steps owe, and the stamps of cooldowns |
@@ -33,6 +34,8 @@
 
 #[macro_use]
 mod pool;
+#[macro_use]
+mod reported;
 #[macro_use]
 mod rows;
 
@@ -65,6 +68,7 @@ pub use error::StoreError;
 pub use hosts::{HostName, Patience, Pulse, SeenHost};
 pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
+pub use reported::Reported;
 pub use sole::{Sole, SoleError};
 pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{

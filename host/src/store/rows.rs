@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sqlx::{Column as _, ColumnIndex, FromRow, Row};
 
 use super::error::StoreError;
@@ -44,6 +45,9 @@ macro_rules! facts {
         )
     };
 }
+
+/// How many columns that are.
+pub(super) const FACTS: usize = 15;
 
 /// A row of `workspaces`, as a policy may see it: the first columns of a row, or a
 /// JSON array of them. By their places, because a heartbeat's row is read this way
@@ -180,7 +184,7 @@ macro_rules! view {
             ", workspaces.name, workspaces.parent_id, workspaces.tier, workspaces.url, c.card, ",
             "workspaces.hibernation_idle_minutes, workspaces.created_at, workspaces.error_rate, ",
             "workspaces.sample_error, workspaces.uptime_seconds, workspaces.current_task, ",
-            "workspaces.runtime_state"
+            "workspaces.runtime_state, workspaces.registration_warnings, workspaces.heartbeat_warnings"
         )
     };
 }
@@ -202,6 +206,8 @@ pub(super) struct ViewRow {
     uptime_seconds: i64,
     current_task: String,
     runtime_state: String,
+    registration_warnings: Option<String>,
+    heartbeat_warnings: Option<String>,
 }
 
 impl TryFrom<ViewRow> for WorkspaceView {
@@ -211,6 +217,15 @@ impl TryFrom<ViewRow> for WorkspaceView {
         let Snapshot { version, claim_id, workspace, .. } = row.facts.try_into()?;
         let at = At { table: "workspaces", id: &workspace.id };
         let card = At { table: "agent_cards", id: &workspace.id };
+        let mut warnings: Vec<Value> = Vec::new();
+        for (column, some) in [
+            ("registration_warnings", row.registration_warnings),
+            ("heartbeat_warnings", row.heartbeat_warnings),
+        ] {
+            if let Some(some) = some {
+                warnings.extend(at.json::<Vec<Value>>(column, &some, "a JSON array")?);
+            }
+        }
         Ok(WorkspaceView {
             name: row.name,
             version,
@@ -229,6 +244,7 @@ impl TryFrom<ViewRow> for WorkspaceView {
             uptime_seconds: at.number("uptime_seconds", row.uptime_seconds)?,
             current_task: row.current_task,
             runtime_state: row.runtime_state,
+            warnings,
             workspace,
         })
     }

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use super::brakes::BrakeLimits;
 use super::claims::{NewClaim, UnknownState};
 use super::error::StoreError;
-use crate::facts::{Action, Decision, Reason, Settings, Timestamp, Workspace};
+use super::reported::Reported;
+use crate::facts::{Action, Decision, Heartbeat, Readiness, Reason, Settings, Timestamp, Workspace};
 use crate::machine::{Move, Status};
 
 /// SHA-256 of a bearer token.
@@ -84,6 +85,8 @@ pub struct WorkspaceView {
     pub uptime_seconds: u64,
     pub current_task: String,
     pub runtime_state: String,
+    /// What of the last registration and heartbeat was not taken as it was said.
+    pub warnings: Vec<Value>,
     #[serde(flatten)]
     pub workspace: Workspace,
 }
@@ -146,25 +149,28 @@ pub struct Filter {
     pub limit: u32,
 }
 
-/// The liveness that one heartbeat stores.
+/// What one heartbeat stores. None: it says nothing of it, and the last value stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beat {
     pub workspace_id: String,
     pub token: TokenHash,
     /// 0.0 to 1.0. What is no number is stored as 1.0.
-    pub error_rate: f64,
-    pub sample_error: String,
-    pub active_tasks: u32,
-    pub uptime_seconds: u64,
-    pub current_task: String,
-    pub runtime_state: String,
+    pub error_rate: Option<f64>,
+    pub sample_error: Option<String>,
+    pub active_tasks: Option<u32>,
+    pub uptime_seconds: Option<u64>,
+    pub current_task: Option<String>,
+    pub runtime_state: Option<String>,
+    pub reported: Reported,
+    /// What of it was not taken as it was said: a JSON array.
+    pub warnings: Option<String>,
 }
 
 /// What became of one heartbeat of a batch.
 #[derive(Clone, Debug)]
 pub enum Beaten {
-    /// Liveness is stored; the row as it now is.
-    Stored(Box<Snapshot>),
+    /// Liveness is stored; the row as it now is, and all that its agent has said so far.
+    Stored(Box<Snapshot>, Heartbeat),
     /// No such workspace.
     Unknown,
     /// The token is not a live one of this workspace. Nothing was stored.
@@ -178,8 +184,14 @@ pub enum Beaten {
 /// What a registration stores beside the transition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
-    pub url: String,
-    pub agent_card: Value,
+    /// None: the last one stands.
+    pub url: Option<String>,
+    /// None: the last one stands.
+    pub agent_card: Option<Value>,
+    /// What the agent says of itself, from here on.
+    pub readiness: Readiness,
+    /// What of it was not taken as it was said: a JSON array.
+    pub warnings: Option<String>,
     /// A first token to hand out, taken only where the workspace has no live one.
     pub first_token: Option<TokenHash>,
 }

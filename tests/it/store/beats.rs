@@ -10,7 +10,7 @@ use crate::support::db::{TestDb, token_of};
 /// `beaten` as one word each.
 fn words(beaten: &[Beaten]) -> Vec<&'static str> {
     let word = |beaten: &Beaten| match beaten {
-        Beaten::Stored(_) => "stored",
+        Beaten::Stored(_, _) => "stored",
         Beaten::Unknown => "unknown",
         Beaten::Unauthorized => "unauthorized",
         Beaten::Removed => "removed",
@@ -28,7 +28,7 @@ async fn a_heartbeat_is_stored_and_the_row_returned(
     db.workspace("w").await;
     let created = read(&db.store, "w").await;
     let beaten = db.store.beat(&[beat("w")]).await.unwrap();
-    let [Beaten::Stored(snapshot)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    let [Beaten::Stored(snapshot, _)] = beaten.as_slice() else { panic!("{beaten:?}") };
     assert_eq!(snapshot.version, 1);
     assert_eq!(snapshot.workspace.last_heartbeat_at, Some(snapshot.now));
     assert!(snapshot.now >= created.now);
@@ -69,7 +69,7 @@ async fn a_mixed_batch_is_answered_in_its_order(
         words(&beaten),
         ["stored", "unknown", "unauthorized", "removed", "unauthorized", "unknown", "stored"]
     );
-    let [Beaten::Stored(z), .., Beaten::Stored(a)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    let [Beaten::Stored(z, _), .., Beaten::Stored(a, _)] = beaten.as_slice() else { panic!("{beaten:?}") };
     assert_eq!((z.workspace.id.as_str(), a.workspace.id.as_str()), ("z", "a"));
     for refused in ["stranger", "gone", "gone-stranger"] {
         assert_eq!(read(&db.store, refused).await.workspace.last_heartbeat_at, None, "{refused}");
@@ -205,11 +205,11 @@ async fn one_odd_heartbeat_does_not_fail_its_batch(
         db.workspace(id).await;
     }
     let odd = Beat {
-        error_rate: f64::NAN,
-        sample_error: "nul\0 \"quoted\" {a,b} \\ 🦀\n".to_owned(),
-        active_tasks: u32::MAX,
-        uptime_seconds: u64::MAX,
-        current_task: "\0".repeat(3),
+        error_rate: Some(f64::NAN),
+        sample_error: Some("nul\0 \"quoted\" {a,b} \\ 🦀\n".to_owned()),
+        active_tasks: Some(u32::MAX),
+        uptime_seconds: Some(u64::MAX),
+        current_task: Some("\0".repeat(3)),
         ..beat("a")
     };
     let nul = Beat { workspace_id: "b\0".to_owned(), ..beat("b") };
@@ -233,7 +233,7 @@ async fn a_heartbeat_sees_its_row_as_it_is_now(
     let pause = step("p", 1, Status::Provisioning, Status::Paused, CauseKind::Pause);
     assert_eq!(db.store.commit(&[pause]).await.unwrap(), Commit::Done);
     let beaten = db.store.beat(&[beat("w"), beat("p")]).await.unwrap();
-    let [Beaten::Stored(w), Beaten::Stored(p)] = beaten.as_slice() else { panic!("{beaten:?}") };
+    let [Beaten::Stored(w, _), Beaten::Stored(p, _)] = beaten.as_slice() else { panic!("{beaten:?}") };
     assert_eq!((w.version, w.workspace.status, w.workspace.ancestor_paused), (2, Status::Online, true));
     assert_eq!((p.version, p.workspace.status, p.workspace.ancestor_paused), (2, Status::Paused, false));
     assert!(w.now >= w.workspace.status_since);
@@ -254,7 +254,7 @@ async fn batches_that_overlap_do_not_deadlock(
         tokio::spawn(async move {
             for _ in 0..10 {
                 batch.rotate_left(turn);
-                assert!(store.beat(&batch).await.unwrap().iter().all(|b| matches!(b, Beaten::Stored(_))));
+                assert!(store.beat(&batch).await.unwrap().iter().all(|b| matches!(b, Beaten::Stored(_, _))));
             }
         })
     });
@@ -277,7 +277,7 @@ async fn a_heartbeat_never_brings_a_removed_row_back(
             db.store.beat(&batch).await.unwrap()
         });
         assert_eq!(removed, Commit::Done);
-        assert!(matches!(beaten[0], Beaten::Stored(_) | Beaten::Removed), "{beaten:?}");
+        assert!(matches!(beaten[0], Beaten::Stored(_, _) | Beaten::Removed), "{beaten:?}");
         assert_eq!(words(&db.store.beat(&[beat(&id)]).await.unwrap()), ["removed"]);
         assert_eq!(read(&db.store, &id).await.workspace.status, Status::Removed);
     }

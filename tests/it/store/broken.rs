@@ -50,7 +50,7 @@ async fn a_transaction_that_the_database_ended_is_in_nobodys_way(
         let error = db.store.commit(&[first_online("w")]).await.unwrap_err();
         let cause = format!("{:?}", std::error::Error::source(&error));
         assert!(cause.contains("broken"), "the cause, and not what it left behind: {cause}");
-        assert!(matches!(db.store.beat(&[beat("w")]).await.unwrap()[0], Beaten::Stored(_)));
+        assert!(matches!(db.store.beat(&[beat("w")]).await.unwrap()[0], Beaten::Stored(_, _)));
     }
     mend_events(&db).await;
     assert_eq!(db.store.commit(&[first_online("w")]).await.unwrap(), Commit::Done);

@@ -136,7 +136,7 @@ async fn a_registration_is_stored_with_its_transition(
     let registered = Step { registration: Some(registration(Some("first"))), ..first_online("w") };
     assert_eq!(db.store.commit(&[registered]).await.unwrap(), Commit::Done);
     let view = db.store.view("w").await.unwrap().unwrap();
-    assert_eq!((view.version, view.url, view.agent_card), (2, Some(url), Some(agent_card)));
+    assert_eq!((view.version, view.url, view.agent_card), (2, url, agent_card));
     assert_eq!(db.store.tokens("w").await.unwrap(), [token_of("first")]);
 }
 

@@ -206,5 +206,5 @@ async fn a_statement_that_waits_too_long_is_ended() {
     let error = store.beat(&[super::beat("w")]).await.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
     held.rollback().await.unwrap();
-    assert!(matches!(store.beat(&[super::beat("w")]).await.unwrap()[0], sprag::store::Beaten::Stored(_)));
+    assert!(matches!(store.beat(&[super::beat("w")]).await.unwrap()[0], sprag::store::Beaten::Stored(_, _)));
 }

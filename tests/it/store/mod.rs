@@ -13,9 +13,9 @@ mod sweeps;
 mod workspaces;
 
 use serde_json::json;
-use sprag::facts::{Cause, Decision, Outcome, Question, Reason};
+use sprag::facts::{Cause, Decision, Outcome, Question, Readiness, Reason};
 use sprag::machine::{CauseKind, Move, Status};
-use sprag::store::{Beat, Commit, Registration, Snapshot, Step, Store};
+use sprag::store::{Beat, Commit, Registration, Reported, Snapshot, Step, Store};
 
 use crate::support::db::token_of;
 
@@ -62,8 +62,10 @@ fn decision(id: &str, read: &Snapshot) -> Decision {
 
 fn registration(first_token: Option<&str>) -> Registration {
     Registration {
-        url: "http://10.0.0.7:8000/\"'".to_owned(),
-        agent_card: json!({ "name": "héron", "skills": [1.5, null, "'; DROP TABLE workspaces; --"] }),
+        url: Some("http://10.0.0.7:8000/\"'".to_owned()),
+        agent_card: Some(json!({ "name": "héron", "skills": [1.5, null, "'; DROP TABLE workspaces; --"] })),
+        readiness: Readiness::default(),
+        warnings: None,
         first_token: first_token.map(token_of),
     }
 }
@@ -73,12 +75,14 @@ fn beat(id: &str) -> Beat {
     Beat {
         workspace_id: id.to_owned(),
         token: token_of(id),
-        error_rate: 0.25,
-        sample_error: "connection reset".to_owned(),
-        active_tasks: 3,
-        uptime_seconds: 77,
-        current_task: "reading".to_owned(),
-        runtime_state: "wedged".to_owned(),
+        error_rate: Some(0.25),
+        sample_error: Some("connection reset".to_owned()),
+        active_tasks: Some(3),
+        uptime_seconds: Some(77),
+        current_task: Some("reading".to_owned()),
+        runtime_state: Some("wedged".to_owned()),
+        reported: Reported::default(),
+        warnings: None,
     }
 }
 

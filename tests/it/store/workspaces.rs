@@ -104,7 +104,7 @@ async fn strange_ids_are_ordinary_ids(#[values(Backend::Sqlite, Backend::Postgre
     }
     let beats: Vec<_> = STRANGE.into_iter().map(beat).collect();
     for (id, beaten) in STRANGE.iter().zip(db.store.beat(&beats).await.unwrap()) {
-        let sprag::store::Beaten::Stored(snapshot) = beaten else { panic!("{id:?}: {beaten:?}") };
+        let sprag::store::Beaten::Stored(snapshot, _) = beaten else { panic!("{id:?}: {beaten:?}") };
         assert_eq!(snapshot.workspace.id, *id);
         assert_eq!(db.store.commit(&[first_online(id)]).await.unwrap(), Commit::Done);
         assert_eq!(read(&db.store, id).await.version, 2);

@@ -14,7 +14,7 @@ use sprag::machine::Status;
 use sprag::metrics::Metrics;
 use sprag::policy::Revision;
 use sprag::revisions::Active;
-use sprag::store::{Backend, Beat, Event, NewWorkspace, Placed, Store, TokenHash, WorkspaceView};
+use sprag::store::{Backend, Beat, Event, NewWorkspace, Placed, Reported, Store, TokenHash, WorkspaceView};
 use uuid::Uuid;
 
 use super::db::TestDb;
@@ -108,14 +108,16 @@ impl Fleet {
         let beat = Beat {
             workspace_id: made.id.clone(),
             token: made.token,
-            error_rate: heartbeat.error_rate,
-            sample_error: heartbeat.sample_error.clone(),
-            active_tasks: heartbeat.active_tasks,
-            uptime_seconds: heartbeat.uptime / 1_000,
-            current_task: String::new(),
-            runtime_state: heartbeat.runtime_state.clone(),
+            error_rate: Some(heartbeat.error_rate),
+            sample_error: Some(heartbeat.sample_error),
+            active_tasks: Some(heartbeat.active_tasks),
+            uptime_seconds: Some(heartbeat.uptime / 1_000),
+            current_task: Some(String::new()),
+            runtime_state: Some(heartbeat.runtime_state),
+            reported: Reported::from(&heartbeat.readiness).native_status(Some(Some(heartbeat.native_status))),
+            warnings: None,
         };
-        heartbeats.take(beat, heartbeat).await
+        heartbeats.take(beat).await
     }
 
     /// The path, with somebody who removes each judged workspace before it is written.

@@ -232,18 +232,9 @@ async fn heartbeats_that_are_taken(
 }
 
 #[rstest]
-#[case("error_rate", json!(1.5), "a number from 0 to 1")]
-#[case("error_rate", json!(-0.1), "a number from 0 to 1")]
-#[case("error_rate", json!("high"), "a number")]
-#[case("active_tasks", json!(-1), "a whole number from 0 to 2147483647")]
-#[case("active_tasks", json!(1.5), "a whole number from 0 to 2147483647")]
-#[case("uptime_seconds", json!(-60), "a whole number from 0 to 10000000000")]
-#[case("loaded_mcp_tools", json!("two"), "a list of tool names, or their number")]
-#[case("loaded_mcp_tools", json!(-2), "a whole number from 0 to 2147483647")]
-#[case("mcp_server_present", json!("yes"), "a boolean")]
-#[case("runtime_state", json!("w".repeat(65)), "at most 64 bytes")]
 #[case("workspace_id", json!(""), "a string that is not empty")]
 #[case("workspace_id", json!(null), "a string that is not empty")]
+#[case("workspace_id", json!(7), "a string that is not empty")]
 #[tokio::test]
 async fn heartbeats_that_are_not(#[case] field: &str, #[case] value: Value, #[case] expected: &str) {
     let db = TestDb::new(Backend::Sqlite).await;
@@ -255,11 +246,7 @@ async fn heartbeats_that_are_not(#[case] field: &str, #[case] value: Value, #[ca
     assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
     assert_eq!(answer.body["field"], field);
     assert_eq!(answer.body["expected"], expected);
-    match value.as_f64() {
-        Some(number) => assert_eq!(answer.body["value"].as_f64(), Some(number)),
-        None if value.as_str().is_some_and(|text| text.len() > 60) => {}
-        None => assert_eq!(answer.body["value"], value),
-    }
+    assert_eq!(answer.body["value"], value);
     let row = host.get(&format!("/workspaces/{id}")).await.ok();
     assert_eq!(row["last_heartbeat_at"], Value::Null, "a refused heartbeat is not stored");
 }
@@ -302,14 +289,6 @@ async fn an_address_is_bounded() {
 
 /// JSON as such, but no number that anybody could store.
 #[rstest]
-#[case(HEARTBEAT, "{\"workspace_id\": \"w\", \"error_rate\":1e400}", "error_rate", "1e400")]
-#[case(
-    HEARTBEAT,
-    "{\n\"uptime_seconds\" : -1.5E+999 ,\n\"workspace_id\": \"w\"}",
-    "uptime_seconds",
-    "-1.5E+999"
-)]
-#[case(HEARTBEAT, "{\"loaded_mcp_tools\": 1e400}", "loaded_mcp_tools", "1e400")]
 #[case(CARD, "{\"agent_card\": {\"a.b\": [1, 1e400]}}", "agent_card.a.b[1]", "1e400")]
 #[tokio::test]
 async fn numbers_out_of_range(
@@ -354,9 +333,7 @@ async fn a_registration_that_is_always_outrun_comes_again() {
 #[rstest]
 #[case("{", "BAD_JSON")]
 #[case("", "BAD_JSON")]
-#[case("{\"workspace_id\": \"\u{7}\"}", "BAD_JSON")]
 #[case("[1]", "INVALID_FIELD")]
-#[case("{\"runtime_metadata\": {\"capabilities\": {\"status_mgmt\": 3}}}", "INVALID_FIELD")]
 #[tokio::test]
 async fn bodies_that_are_no_heartbeat(#[case] body: &'static str, #[case] code: &str) {
     let db = TestDb::new(Backend::Sqlite).await;
@@ -364,9 +341,6 @@ async fn bodies_that_are_no_heartbeat(#[case] body: &'static str, #[case] code: 
     let request = host.client.post(format!("{}{HEARTBEAT}", host.url)).bearer_auth("t").body(body);
     let answer = crate::support::host::read(request.send().await.unwrap()).await;
     assert_eq!(answer.problem(), (400, code));
-    if body.contains("status_mgmt") {
-        assert_eq!(answer.body["field"], "runtime_metadata.capabilities.status_mgmt");
-    }
 }
 
 /// An agent that reports its own status is not inferred about.

@@ -68,7 +68,8 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn an_oversized_body_is_refused() {
-    let (_db, host) = host(HttpConfig { body_bytes: 1_000, ..HttpConfig::default() }).await;
+    let http = HttpConfig { body_bytes: 500, agent_body_bytes: 1_000, ..HttpConfig::default() };
+    let (_db, host) = host(http).await;
     let (id, token) = host.create(json!({ "name": "one" })).await;
     let mut body = healthy(&id);
     body["sample_error"] = json!("x".repeat(1_000));

@@ -21,6 +21,13 @@ const RENEW_AND_NAME: &str = "
         spoken = CASE WHEN COALESCE($3, new_instance_id) = new_instance_id THEN spoken END
     WHERE id = $1 AND state = 'open'";
 
+/// A new box has said nothing yet; one whose start is tried again may have.
+const SAID_NOTHING_YET: &str = concat!(
+    "UPDATE workspaces SET reported = 0, registration_warnings = NULL, ",
+    nothing_said!(),
+    " WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM claims WHERE id = $2 AND new_instance_id = $3)"
+);
+
 const NEXT_NUMBER: &str = "SELECT COALESCE(MAX(number), 0) + 1 FROM claim_steps WHERE claim_id = $1";
 
 const BEGIN: &str = "
@@ -80,6 +87,9 @@ impl Store {
             fetch_optional!(tx.on(), (i64,), NEXT_FENCE_OF_CLAIM, id.as_ref(), claim.as_ref(), epoch)?;
         let Some((seq,)) = fence else { return Ok(None) };
         let named = begin.new_box.map(|(instance, _)| instance);
+        if let Some(instance) = named {
+            execute!(tx.on(), SAID_NOTHING_YET, id.as_ref(), claim.as_ref(), instance)?;
+        }
         if execute!(tx.on(), RENEW_AND_NAME, claim.as_ref(), count(begin.lease_ms), named)? == 0 {
             tx.roll_back().await?;
             return Ok(None);
