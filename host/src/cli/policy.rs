@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 
 use super::client::Host;
 use crate::config::limits;
-use crate::revisions::{Wanted, read_dir};
+use crate::policy::Limits;
+use crate::revisions::{Wanted, read_dir, read_file};
+
+/// Bytes of one module that are read to be uploaded.
+const UPLOAD_BYTES: usize = 256 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -71,17 +75,30 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn inspect(file: &Path, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let sandbox = super::sandbox(limits(config)?, None)?;
-    let module = sandbox.load(bytes.into()).await.with_context(|| format!("refusing {}", file.display()))?;
+    let bytes = read_file(file, sandbox.limits()).await?;
+    let module = sandbox.load(bytes).await.with_context(|| format!("refusing {}", file.display()))?;
     let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
     super::print(&format!("{about:#}\n"))
 }
 
 async fn activate(paths: &[PathBuf], host: &Host) -> anyhow::Result<ExitCode> {
+    // The host judges by its own limits, which are not known here.
+    let theirs = Limits { module_bytes: UPLOAD_BYTES, ..Limits::default() };
     let wanted = match paths {
-        [dir] if dir.is_dir() => read_dir(dir).await?,
-        files => files.iter().map(|file| read_file(file)).collect::<anyhow::Result<_>>()?,
+        [dir] if dir.is_dir() => read_dir(dir, &theirs).await?,
+        files => {
+            let mut wanted = Vec::with_capacity(files.len());
+            for file in files {
+                let bytes = read_file(file, &theirs).await?;
+                wanted.push(Wanted {
+                    label: file.display().to_string(),
+                    bytes,
+                    settings: Default::default(),
+                });
+            }
+            wanted
+        }
     };
     let mut modules = Vec::with_capacity(wanted.len());
     for one in wanted {
@@ -95,11 +112,6 @@ async fn activate(paths: &[PathBuf], host: &Host) -> anyhow::Result<ExitCode> {
     let body = json!({ "modules": modules });
     let row = host.call(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
     super::print(&revision_line(&row))
-}
-
-fn read_file(file: &Path) -> anyhow::Result<Wanted> {
-    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    Ok(Wanted { label: file.display().to_string(), bytes: bytes.into(), settings: Default::default() })
 }
 
 fn revision_line(row: &Value) -> String {

@@ -75,8 +75,9 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     let stop = CancellationToken::new();
     let background = TaskTracker::new();
     if let Some(dir) = config.policy_dir.clone() {
-        watch::load(&revisions, &dir).await;
-        background.spawn(watch::directory(revisions.clone(), dir, stop.clone()));
+        let mut directory = watch::Directory::new(revisions.clone(), dir);
+        directory.load().await;
+        background.spawn(directory.follow(stop.clone()));
     }
     let every = Duration::from_millis(config.follow_revisions_ms.max(10));
     background.spawn(watch::database(revisions.clone(), every, stop.clone()));

@@ -78,6 +78,11 @@ impl Sandbox {
         Module::probe(Arc::clone(&self.inner), digest, pre).await.map(Arc::new)
     }
 
+    /// What every module here is held to.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
     /// Whether the pooling allocator could be had.
     pub fn pooled(&self) -> bool {
         self.inner.pooled

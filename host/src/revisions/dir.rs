@@ -2,17 +2,32 @@
 //! and settings whose types the modules declare.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{RevisionError, hex};
+use super::files::{self, Aside, Stamp};
+use super::{MAX_MODULES, RevisionError, hex};
 use crate::facts::{Setting, Settings};
-use crate::policy::{Manifest, PolicyError};
+use crate::policy::{Limits, Manifest, PolicyError};
 use crate::written;
+
+/// The file beside the modules that says their order and their settings.
+const LISTING: &str = "policies.toml";
+
+/// Bytes of that file.
+const LISTING_BYTES: usize = 256 << 10;
+
+/// Files of a policy directory, modules or not.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What bounds a module's file.
+const MODULE_BYTES: &str = "limits.module_bytes";
 
 /// A setting as people write it: a duration is a string such as `5m`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -52,28 +67,67 @@ struct Entry {
 }
 
 /// Reads every `*.wasm` of `dir` in the order of its `policies.toml`; those
-/// that it doesn't name follow by name.
+/// that it doesn't name follow by name. What is hidden (`._x.wasm`) is none.
 ///
 /// # Errors
 /// [`RevisionError::Directory`] with the file and what is wrong with it.
-pub async fn read_dir(dir: &Path) -> Result<Vec<Wanted>, RevisionError> {
-    let failed =
-        |path: &Path, why: String| RevisionError::Directory { path: path.display().to_string(), why };
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let mut entries = tokio::fs::read_dir(dir).await.map_err(|e| failed(dir, e.to_string()))?;
-    while let Some(entry) = entries.next_entry().await.map_err(|e| failed(dir, e.to_string()))? {
-        let path = entry.path();
-        if path.extension().is_some_and(|e| e == "wasm")
-            && let Some(stem) = path.file_stem().and_then(|s| s.to_str())
-        {
-            files.insert(stem.to_owned(), path);
-        }
+pub async fn read_dir(dir: &Path, limits: &Limits) -> Result<Vec<Wanted>, RevisionError> {
+    read_dir_aside(&Aside::default(), dir, limits).await
+}
+
+/// [`read_dir`] for one who reads again and again.
+pub(super) async fn read_dir_aside(
+    aside: &Aside,
+    dir: &Path,
+    limits: &Limits,
+) -> Result<Vec<Wanted>, RevisionError> {
+    let (of, limits) = (dir.to_owned(), limits.clone());
+    aside.run(move |gone| read_all(&of, &limits, gone)).await.unwrap_or_else(|why| Err(failed(dir, why)))
+}
+
+/// Reads one module that somebody names, hidden or not.
+///
+/// # Errors
+/// [`RevisionError::Directory`] with the file and what is wrong with it.
+pub async fn read_file(file: &Path, limits: &Limits) -> Result<Bytes, RevisionError> {
+    let (of, limit) = (file.to_owned(), limits.module_bytes);
+    let read = Aside::default().run(move |gone| files::read(&of, limit, MODULE_BYTES, gone)).await;
+    read.and_then(|read| read).map_err(|why| failed(file, why))
+}
+
+/// A file, and what it leads to.
+type Seen = (PathBuf, Result<Stamp, ErrorKind>);
+
+/// What a directory looks like from outside. Where two looks are equal, nothing
+/// was changed in between; a link that was turned, or a directory that is a link
+/// itself, is seen as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    files: Result<Vec<Seen>, String>,
+}
+
+impl Look {
+    pub async fn at(aside: &Aside, dir: &Path) -> Self {
+        let of = dir.to_owned();
+        let files = aside.run(move |gone| list(&of, gone).map(|listed| stamps(&of, listed))).await;
+        Self { files: files.and_then(|listed| listed.map_err(|e| e.to_string())) }
     }
-    let listing = dir.join("policies.toml");
-    let manifesto: Manifesto = match tokio::fs::read_to_string(&listing).await {
-        Ok(text) => toml::from_str(&text).map_err(|e| failed(&listing, written::why_not(&text, &e)))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Manifesto::default(),
-        Err(e) => return Err(failed(&listing, e.to_string())),
+}
+
+fn stamps(dir: &Path, listed: BTreeMap<String, PathBuf>) -> Vec<Seen> {
+    let files = listed.into_values().chain([dir.join(LISTING)]);
+    files.map(|path| (path.clone(), files::look(&path))).collect()
+}
+
+fn read_all(dir: &Path, limits: &Limits, gone: &CancellationToken) -> Result<Vec<Wanted>, RevisionError> {
+    let mut files = list(dir, gone)?;
+    if files.is_empty() {
+        return Err(failed(dir, "it holds no *.wasm file".to_owned()));
+    }
+    let listing = dir.join(LISTING);
+    let manifesto = match files::exists(&listing).map_err(|why| failed(&listing, why))? {
+        true => read_manifesto(&listing, gone).map_err(|why| failed(&listing, why))?,
+        false => Manifesto::default(),
     };
     let mut ordered = Vec::with_capacity(files.len());
     for entry in manifesto.policy {
@@ -89,13 +143,58 @@ pub async fn read_dir(dir: &Path) -> Result<Vec<Wanted>, RevisionError> {
     ordered.extend(files.into_values().map(|path| (path, WrittenSettings::new())));
     let mut wanted = Vec::with_capacity(ordered.len());
     for (path, settings) in ordered {
-        let bytes = tokio::fs::read(&path).await.map_err(|e| failed(&path, e.to_string()))?;
-        wanted.push(Wanted { label: path.display().to_string(), bytes: bytes.into(), settings });
-    }
-    if wanted.is_empty() {
-        return Err(failed(dir, "holds no *.wasm file".to_owned()));
+        let bytes =
+            files::read(&path, limits.module_bytes, MODULE_BYTES, gone).map_err(|why| failed(&path, why))?;
+        wanted.push(Wanted { label: shown(&path), bytes, settings });
     }
     Ok(wanted)
+}
+
+fn read_manifesto(listing: &Path, gone: &CancellationToken) -> Result<Manifesto, String> {
+    let bytes = files::read(listing, LISTING_BYTES, "the bound of this file", gone)?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| format!("it is no text: {e}"))?;
+    toml::from_str(text).map_err(|e| written::why_not(text, &e))
+}
+
+/// The modules of a directory by their stems. Nothing is opened.
+fn list(dir: &Path, gone: &CancellationToken) -> Result<BTreeMap<String, PathBuf>, RevisionError> {
+    let unread = |e: std::io::Error| failed(dir, e.to_string());
+    let mut files = BTreeMap::new();
+    for (n, entry) in std::fs::read_dir(dir).map_err(unread)?.enumerate() {
+        let path = entry.map_err(unread)?.path();
+        if n >= MAX_ENTRIES || gone.is_cancelled() {
+            return Err(failed(dir, format!("it holds more than {MAX_ENTRIES} files")));
+        }
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || path.extension().is_none_or(|extension| extension != "wasm") {
+            continue;
+        }
+        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else {
+            return Err(failed(&path, "its name is not UTF-8".to_owned()));
+        };
+        files.insert(stem.to_owned(), path.clone());
+        if files.len() > MAX_MODULES {
+            return Err(failed(dir, format!("it holds more than {MAX_MODULES} modules (*.wasm)")));
+        }
+    }
+    Ok(files)
+}
+
+fn failed(path: &Path, why: String) -> RevisionError {
+    RevisionError::Directory { path: shown(path), why }
+}
+
+/// A path for people: what would not show is escaped.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let shows = |c: char| matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match shows(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_debug()),
+        }
+        shown
+    })
 }
 
 /// Reads written settings by the types that the module declares.

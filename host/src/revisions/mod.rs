@@ -6,10 +6,12 @@
 //! compiles), because those two never see each other.
 
 mod dir;
+mod files;
 pub mod watch;
 
-pub use dir::{Wanted, WrittenSetting, WrittenSettings, read_dir};
-use dir::{contents, read_settings};
+use dir::{Look, contents, read_dir_aside, read_settings};
+pub use dir::{Wanted, WrittenSetting, WrittenSettings, read_dir, read_file};
+use files::Aside;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -88,7 +90,7 @@ pub enum RevisionError {
 
 impl RevisionError {
     /// Whether the same revision may load another time.
-    fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             RevisionError::Store(_) => true,
             RevisionError::Module { error, .. } => matches!(
@@ -108,11 +110,20 @@ pub struct Revisions {
     metrics: Arc<Metrics>,
     /// Held while one is loaded; what the directory held when this host last read it.
     one_at_a_time: Mutex<Option<String>>,
+    /// Reads the directory.
+    aside: Aside,
 }
 
 impl Revisions {
     pub fn new(store: Store, sandbox: Sandbox, metrics: Arc<Metrics>) -> Self {
-        Self { store, sandbox, active: Active::none(), metrics, one_at_a_time: Mutex::new(None) }
+        Self {
+            store,
+            sandbox,
+            active: Active::none(),
+            metrics,
+            one_at_a_time: Mutex::new(None),
+            aside: Aside::default(),
+        }
     }
 
     /// The handle that decisions read.
@@ -169,11 +180,12 @@ impl Revisions {
     /// Whatever keeps one of its modules from deciding; the old revision stays
     /// then, and the directory is not tried again until it changes.
     pub async fn activate_dir(&self, dir: &Path) -> Result<Option<RevisionRow>, RevisionError> {
-        let mut held = self.one_at_a_time.lock().await;
-        let wanted = match read_dir(dir).await {
+        // Before the turn is taken: a file system that hangs keeps nobody else from activating.
+        let wanted = match read_dir_aside(&self.aside, dir, self.sandbox.limits()).await {
             Ok(wanted) => wanted,
             Err(error) => return self.refused(Err(error)),
         };
+        let mut held = self.one_at_a_time.lock().await;
         let holds = contents(&wanted);
         if held.as_ref() == Some(&holds) {
             return Ok(None);
@@ -185,6 +197,11 @@ impl Revisions {
         let try_again = result.as_ref().is_err_and(RevisionError::may_pass);
         *held = (!try_again).then_some(holds);
         self.refused(result)
+    }
+
+    /// What the directory looks like now.
+    async fn look(&self, dir: &Path) -> Look {
+        Look::at(&self.aside, dir).await
     }
 
     /// Makes an older revision active again.
@@ -320,7 +337,7 @@ impl Revisions {
 /// # Errors
 /// Whatever keeps one of its modules from deciding.
 pub async fn load_dir(sandbox: &Sandbox, dir: &Path) -> Result<Revision, RevisionError> {
-    let (bindings, _) = bind(sandbox, &read_dir(dir).await?).await?;
+    let (bindings, _) = bind(sandbox, &read_dir(dir, sandbox.limits()).await?).await?;
     // Any number but 0, which means that nobody decides.
     Ok(Revision { number: -1, bindings })
 }

@@ -1,73 +1,101 @@
 //! What keeps the revision in charge up to date: the policy directory, and the
 //! database that other hosts share. Neither can put a bad revision in charge.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Revisions;
+use super::dir::Look;
 
-/// How long a directory must be quiet before it is read: a copy in progress is
-/// no revision.
-const QUIET: Duration = Duration::from_millis(200);
+/// How often the directory is looked at. Announcements of the kernel would come
+/// sooner, but they follow an inode: of a link that was turned they say nothing,
+/// nor of what another machine did to a shared file system.
+const LOOK: Duration = Duration::from_millis(300);
 
-/// A directory that is never quiet is read all the same.
+/// A directory that is never the same at two looks is read all the same.
 const NEVER_QUIET: Duration = Duration::from_secs(5);
+
+/// The directory is read this often though it looks as it did.
+const UNSEEN: Duration = Duration::from_secs(30);
 
 /// How long the host waits after an active revision could not be loaded.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
-/// The directory is read this often though nothing was announced: some file
-/// systems announce nothing.
-const UNANNOUNCED: Duration = Duration::from_secs(30);
-
-/// Loads the directory and says what came of it.
-pub async fn load(revisions: &Revisions, dir: &Path) {
-    match revisions.activate_dir(dir).await {
-        Ok(Some(row)) => {
-            tracing::info!(policy.revision = row.number, dir = %dir.display(), "loaded the policy directory")
-        }
-        Ok(None) => {}
-        Err(error) => tracing::error!(
-            error = &error as &dyn std::error::Error,
-            dir = %dir.display(),
-            "the policy directory was refused; the revision in charge stays"
-        ),
-    }
+/// The policy directory of a running host.
+pub struct Directory {
+    revisions: Arc<Revisions>,
+    dir: PathBuf,
+    /// What was last wrong with it, so that the log says it once.
+    refused: Option<String>,
 }
 
-/// Loads the directory whenever it changes, until `stop`.
-pub async fn directory(revisions: Arc<Revisions>, dir: PathBuf, stop: CancellationToken) {
-    let announced = Arc::new(Notify::new());
-    let wake = announced.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the directory is an event too; only a change wakes.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            wake.notify_one();
-        }
-    })
-    .and_then(|mut watcher| watcher.watch(&dir, RecursiveMode::NonRecursive).map(|()| watcher));
-    if let Err(error) = &watcher {
-        tracing::warn!(%error, dir = %dir.display(), "changes are not announced; looking every {UNANNOUNCED:?}");
+impl Directory {
+    pub fn new(revisions: Arc<Revisions>, dir: PathBuf) -> Self {
+        Self { revisions, dir, refused: None }
     }
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = announced.notified() => {}
-            () = tokio::time::sleep(UNANNOUNCED) => {}
+
+    /// Loads the directory and says what came of it.
+    pub async fn load(&mut self) {
+        match self.revisions.activate_dir(&self.dir).await {
+            Ok(loaded) => {
+                self.refused = None;
+                if let Some(row) = loaded {
+                    let (number, dir) = (row.number, self.dir.display());
+                    tracing::info!(policy.revision = number, %dir, "loaded the policy directory");
+                }
+            }
+            Err(error) => {
+                let why = Some(error.to_string());
+                if self.refused != why {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        dir = %self.dir.display(),
+                        "the policy directory was refused; the revision in charge stays"
+                    );
+                }
+                self.refused = why;
+            }
         }
-        let quiet = async { while tokio::time::timeout(QUIET, announced.notified()).await.is_ok() {} };
+    }
+
+    /// Loads the directory whenever it changes, until `stop`.
+    pub async fn follow(mut self, stop: CancellationToken) {
         tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tokio::time::timeout(NEVER_QUIET, quiet) => {}
+            () = stop.cancelled() => {}
+            () = self.watch() => {}
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = load(&revisions, &dir) => {}
+    }
+
+    async fn watch(&mut self) {
+        let mut seen = None;
+        let mut read_at = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let look = self.revisions.look(&self.dir).await;
+            if seen.as_ref() == Some(&look) && read_at.elapsed() < UNSEEN {
+                continue;
+            }
+            // What changes while it is read is another look, and read again.
+            seen = Some(self.at_rest(look).await);
+            self.load().await;
+            read_at = Instant::now();
+        }
+    }
+
+    /// Waits until two looks are the same: a copy in progress is no revision.
+    async fn at_rest(&self, mut look: Look) -> Look {
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let next = self.revisions.look(&self.dir).await;
+            if next == look || began.elapsed() >= NEVER_QUIET {
+                return next;
+            }
+            look = next;
         }
     }
 }

@@ -139,7 +139,8 @@ impl TestHost {
         let metrics = Arc::new(Metrics::default());
         let revisions = Arc::new(Revisions::new(store.clone(), sandbox(), metrics.clone()));
         if setup.policies {
-            let shipped = read_dir(&setup.policy_dir).await.expect("the shipped policies");
+            let shipped =
+                read_dir(&setup.policy_dir, &Limits::default()).await.expect("the shipped policies");
             revisions.activate(FROM_DIR, shipped).await.expect("activating them");
         }
         let mut advance = Advance::new(store.clone(), revisions.active(), metrics.clone(), 1);

@@ -136,7 +136,7 @@ impl Host {
         let fleet = Fleet::make(&database.url, rows, 2 * DUE * rounds).await?;
         let metrics = Arc::new(Metrics::default());
         let revisions = Revisions::new(store.clone(), sandbox.clone(), metrics.clone());
-        let shipped = read_dir(Path::new(&required("SPRAG_TEST_POLICY_DIR")?)).await?;
+        let shipped = read_dir(Path::new(&required("SPRAG_TEST_POLICY_DIR")?), &Limits::default()).await?;
         revisions.activate(FROM_DIR, shipped).await?;
         let loops =
             loops(&store, Advance::new(store.clone(), revisions.active(), metrics.clone(), 1_000), metrics);
