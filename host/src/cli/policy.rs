@@ -76,8 +76,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn inspect(file: &Path, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let sandbox = super::sandbox(limits(config)?, None)?;
-    let bytes = read_file(file, sandbox.limits()).await?;
-    let module = sandbox.load(bytes).await.with_context(|| format!("refusing {}", file.display()))?;
+    let refusing = || format!("refusing {}", file.display());
+    let bytes = read_file(file, sandbox.limits()).await.with_context(refusing)?;
+    let module = sandbox.load(bytes).await.with_context(refusing)?;
     let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
     super::print(&format!("{about:#}\n"))
 }
