@@ -21,7 +21,7 @@ use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Heartbeat};
 use crate::machine::Status;
 use crate::metrics::Metrics;
-use crate::store::{Backend, Beat, Beaten, Store, StoreError, TokenHash};
+use crate::store::{Backend, Beat, Beaten, Credential, Store, StoreError};
 
 /// Bounds of the batching, under `[heartbeats]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,7 +86,7 @@ struct Queued {
 
 /// What is left of it once it is stored.
 struct Asker {
-    token: TokenHash,
+    credential: Credential,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -126,7 +126,7 @@ impl Heartbeats {
     /// [`HeartbeatError`]: answer `503`; the agent tries again.
     pub async fn take(&self, beat: Beat) -> Result<Heard, HeartbeatError> {
         let (answer, heard) = oneshot::channel();
-        let asker = Asker { token: beat.token, answer };
+        let asker = Asker { credential: Credential { token: beat.token, open: beat.open }, answer };
         self.queue.try_send(Queued { beat, asker }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => HeartbeatError::Busy,
             mpsc::error::TrySendError::Closed(_) => HeartbeatError::Stopping,
@@ -271,8 +271,8 @@ struct Judge {
 
 impl Judge {
     async fn answer_all(self, stored: Vec<(Beaten, Asker)>) {
-        for (beaten, Asker { token, answer }) in stored {
-            let heard = self.hear(beaten, &token).await;
+        for (beaten, Asker { credential, answer }) in stored {
+            let heard = self.hear(beaten, credential).await;
             // The client may have hung up; what is stored stays stored.
             let _ = answer.send(heard);
         }
@@ -286,7 +286,7 @@ impl Judge {
         }
     }
 
-    async fn hear(&self, beaten: Beaten, token: &TokenHash) -> Answer {
+    async fn hear(&self, beaten: Beaten, credential: Credential) -> Answer {
         let (facts, heartbeat) = match beaten {
             Beaten::Stored(facts, heartbeat) => (facts, heartbeat),
             Beaten::Unreadable(error) => return Err(HeartbeatError::Store(error)),
@@ -295,7 +295,7 @@ impl Judge {
             Beaten::Removed => return Ok(Heard::Removed),
         };
         let status = facts.workspace.status;
-        let advanced = self.advance.agent(*facts, &Cause::Heartbeat(heartbeat), None, (*token).into()).await;
+        let advanced = self.advance.agent(*facts, &Cause::Heartbeat(heartbeat), None, credential).await;
         let advanced = advanced.map_err(|e| HeartbeatError::Store(Arc::new(e)))?;
         self.metrics.heartbeats.inc();
         Ok(heard(status, advanced))

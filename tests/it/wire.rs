@@ -6,6 +6,7 @@ mod bounds;
 mod description;
 mod events;
 mod fails_closed;
+mod field_agent;
 mod policies;
 mod readers;
 mod registration;

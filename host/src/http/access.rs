@@ -97,14 +97,20 @@ pub fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| hash_token(token))
 }
 
-/// The bearer token that a call can't do without.
-pub struct Bearer(pub TokenHash);
+/// What an agent presents: a bearer token, or nothing where registration is open.
+pub struct Agent(pub Credential);
 
-impl<S: Sync> FromRequestParts<S> for Bearer {
+impl<S> FromRequestParts<S> for Agent
+where
+    S: Sync,
+    Arc<Access>: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
-        bearer(&parts.headers).map(Self).ok_or_else(no_token)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let presented = bearer(&parts.headers);
+        let credential = Arc::<Access>::from_ref(state).credential(presented);
+        if presented.is_some() || credential.open { Ok(Self(credential)) } else { Err(no_token()) }
     }
 }
 

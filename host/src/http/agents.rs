@@ -11,19 +11,16 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Registry;
-use super::access::{Access, Bearer, Registration as Admission, Token, bearer, is_one_of};
+use super::access::{Access, Agent, Token, bearer, is_one_of};
 use super::body::{AgentBody, Payload, Tools, readiness, required};
 use super::error::{Answer, Problem, ProblemBody, words};
 use super::said::{HeartbeatBody, Said, Warning, Warnings, said};
+use super::{Registry, agent_url};
 use crate::advance::Advanced;
 use crate::facts::{Cause, Decision, Outcome};
 use crate::heartbeats::Heard;
 use crate::machine::{NoSuchEdge, Status};
-use crate::store::{Registration, Snapshot, TokenHash};
-
-/// Bytes of an agent's address.
-const MAX_URL: usize = 2 << 10;
+use crate::store::{Credential, Registration, Snapshot};
 
 /// Bytes of an agent's card.
 const MAX_CARD: usize = 64 << 10;
@@ -33,7 +30,7 @@ pub(super) struct RegisterBody {
     /// The workspace, as `POST /workspaces` answered it.
     #[schema(required)]
     id: Option<String>,
-    /// At most 2048 bytes. Left out, the last one stands; `null` clears it.
+    /// `http` or `https` with a host, at most 2048 bytes. Left out, the last one stands; `null` clears it.
     #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<String>)]
     url: Said<String>,
@@ -87,15 +84,16 @@ pub(super) async fn register(
     body: AgentBody,
 ) -> Answer<Json<Registered>> {
     let said = body.parse::<RegisterBody>()?;
-    drop(body);
     let id = required("id", said.id)?;
     let readiness = readiness(said.mcp_server_present, said.model_present, said.loaded_mcp_tools)?;
-    let url = said.url.map(|url| at_most("url", MAX_URL, url.unwrap_or_default())).transpose()?;
+    let url =
+        said.url.map(|url| agent_url::checked(url.unwrap_or_default(), body.link_local_urls)).transpose()?;
+    drop(body);
     let mut warnings = Warnings::default();
     let agent_card = said.agent_card.and_then(|card| card_of(card, &mut warnings));
     let facts = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
-    let presented = bearer(&headers);
-    let minted = admit(&registry, &access, &id, presented).await?;
+    let credential = access.credential(bearer(&headers));
+    let minted = admit(&registry, &id, credential).await?;
     let registration = Registration {
         url,
         agent_card,
@@ -113,7 +111,6 @@ pub(super) async fn register(
             warnings: taken(&registry, "register", warnings),
         }))
     };
-    let credential = access.credential(presented);
     match registry.advance.agent(facts, &cause, Some(&registration), credential).await? {
         Advanced::Moved { to: Status::Failed, decision } => Err(not_ready(&decision)),
         Advanced::Moved { to, decision } => registered(to, minted, Some(decision)),
@@ -132,22 +129,33 @@ pub(super) async fn register(
 }
 
 /// Checks the token, or mints the first one where that is allowed.
-async fn admit(
-    registry: &Registry,
-    access: &Access,
-    id: &str,
-    presented: Option<TokenHash>,
-) -> Answer<Option<Token>> {
-    let live = registry.store.tokens(id).await?;
-    if presented.is_some_and(|presented| is_one_of(&presented, &live)) {
-        return Ok(None);
+async fn admit(registry: &Registry, id: &str, credential: Credential) -> Answer<Option<Token>> {
+    match whose(registry, id, credential).await? {
+        Word::Own => Ok(None),
+        Word::Anybodys => Ok(Some(Token::mint()?)),
+        Word::Nobodys => Err(no_token_of(id)),
     }
-    let open = access.registration() == Admission::Open && live.is_empty();
-    let stranger = match presented {
-        Some(presented) if open => !registry.store.knows_token(&presented).await?,
-        _ => true,
-    };
-    if open && stranger { Ok(Some(Token::mint()?)) } else { Err(no_token_of(id)) }
+}
+
+/// Whose word it is that somebody gives for a workspace.
+#[derive(PartialEq, Eq)]
+enum Word {
+    /// A live token of it was presented.
+    Own,
+    /// It has none, and registration is open.
+    Anybodys,
+    /// It does not count.
+    Nobodys,
+}
+
+async fn whose(registry: &Registry, id: &str, credential: Credential) -> Answer<Word> {
+    let Credential { token, open } = credential;
+    let live = registry.store.tokens(id).await?;
+    if is_one_of(&token, &live) {
+        return Ok(Word::Own);
+    }
+    let open = open && live.is_empty() && !registry.store.knows_token(&token).await?;
+    Ok(if open { Word::Anybodys } else { Word::Nobodys })
 }
 
 fn no_token_of(id: &str) -> Problem {
@@ -202,14 +210,6 @@ pub(super) struct HeartbeatAnswer {
     warnings: Vec<Warning>,
 }
 
-/// A text that means nothing once it is cut.
-fn at_most(field: &str, bytes: usize, text: String) -> Answer<String> {
-    if text.len() > bytes {
-        return Err(Problem::field(field, text.into(), format!("at most {bytes} bytes")));
-    }
-    Ok(text)
-}
-
 /// Heartbeat
 ///
 /// Stores what the agent says of itself and judges the workspace by it. An
@@ -231,12 +231,12 @@ fn at_most(field: &str, bytes: usize, text: String) -> Answer<String> {
 )]
 pub(super) async fn heartbeat(
     State(registry): State<Arc<Registry>>,
-    Bearer(token): Bearer,
+    Agent(credential): Agent,
     body: AgentBody,
 ) -> Answer<Json<HeartbeatAnswer>> {
     let (said, mut warnings) = HeartbeatBody::of(&body.bytes)?;
     drop(body);
-    let beat = said.read(token, &mut warnings)?;
+    let beat = said.read(credential, &mut warnings)?;
     let id = beat.workspace_id.clone();
     match registry.heartbeats.take(beat).await? {
         Heard::Stored { status, decision_id } => {
@@ -289,7 +289,7 @@ pub(super) struct Updated {
 )]
 pub(super) async fn update_card(
     State(registry): State<Arc<Registry>>,
-    Bearer(token): Bearer,
+    Agent(credential): Agent,
     Payload(body): Payload<CardBody>,
 ) -> Answer<Json<Updated>> {
     let id = required("workspace_id", body.workspace_id)?;
@@ -297,7 +297,7 @@ pub(super) async fn update_card(
         return Err(Problem::field("agent_card", Value::Null, "the card; an explicit null clears it"));
     };
     let _: Snapshot = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
-    if !is_one_of(&token, &registry.store.tokens(&id).await?) {
+    if whose(&registry, &id, credential).await? == Word::Nobodys {
         return Err(no_token_of(&id));
     }
     if !registry.store.update_card(&id, &card.unwrap_or_default()).await? {

@@ -17,6 +17,9 @@ pub struct HttpConfig {
     pub agent_body_bytes: usize,
     /// Agents' bodies larger than `body_bytes` in memory at once; one more waits for its turn.
     pub large_bodies: usize,
+    /// Whether agents may register link-local addresses, among which clouds have their
+    /// machines' secrets.
+    pub link_local_urls: bool,
     /// Bytes of a request's head; one more is a `431`. At least 8192.
     pub header_bytes: usize,
     /// Header fields of a request; one more is a `431`.
@@ -56,6 +59,7 @@ impl Default for HttpConfig {
             body_bytes: 64 << 10,
             agent_body_bytes: 1 << 20,
             large_bodies: 64,
+            link_local_urls: false,
             header_bytes: 16 << 10,
             headers: 64,
             header_read_ms: 10_000,

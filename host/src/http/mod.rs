@@ -7,6 +7,7 @@
 //! off and that the others do not notice.
 
 mod access;
+mod agent_url;
 mod agents;
 mod body;
 mod brake;

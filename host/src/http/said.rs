@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::body::{Tools, required, why_not};
 use super::error::{Answer, Problem};
-use crate::store::{Beat, Reported, TokenHash};
+use crate::store::{Beat, Credential, Reported};
 
 /// Longest uptime that is believed, in seconds: three hundred years.
 const MAX_UPTIME: f64 = 1e10;
@@ -207,7 +207,7 @@ impl HeartbeatBody {
     }
 
     /// What is stored of it.
-    pub fn read(self, token: TokenHash, warnings: &mut Warnings) -> Answer<Beat> {
+    pub fn read(self, by: Credential, warnings: &mut Warnings) -> Answer<Beat> {
         let workspace_id = required("workspace_id", self.workspace_id)?;
         let whole = "a whole number from 0 to 2147483647";
         // Agents measure a float; whole seconds are kept.
@@ -221,7 +221,8 @@ impl HeartbeatBody {
         let native_status = inner(self.runtime_metadata, |m| inner(m.capabilities, |c| c.status_mgmt));
         Ok(Beat {
             workspace_id,
-            token,
+            token: by.token,
+            open: by.open,
             error_rate: warnings.number("error_rate", self.error_rate, 1.0, "a number from 0 to 1"),
             sample_error: warnings.sample("sample_error", self.sample_error),
             active_tasks: active_tasks.map(|number| number as u32),

@@ -6,6 +6,7 @@
 //! did not take are looked at again, to say why.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sqlx::postgres::PgPool;
@@ -53,11 +54,44 @@ macro_rules! rest {
     };
 }
 
+/// Whoever presents a live token of the workspace.
+macro_rules! sqlite_own {
+    () => {
+        "(workspaces.live_token = substr($2, b.key * 32 + 1, 32) OR EXISTS (
+            SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
+            AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+        ))"
+    };
+}
+
+macro_rules! postgres_own {
+    () => {
+        "(workspaces.live_token = b.hash OR b.hash = (
+            SELECT t.hash FROM tokens AS t
+            WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
+        ))"
+    };
+}
+
+/// Anybody, where the workspace has no live token and what is presented is nobody's.
+macro_rules! unclaimed {
+    ($hash:literal) => {
+        concat!(
+            "(workspaces.live_token IS NULL AND (
+                SELECT t.id FROM tokens AS t
+                WHERE t.workspace_id = workspaces.id AND t.revoked_at IS NULL LIMIT 1
+            ) IS NULL AND (SELECT t.id FROM tokens AS t WHERE t.hash = ",
+            $hash,
+            ") IS NULL)"
+        )
+    };
+}
+
 /// `$1`: a JSON array of arrays; `$2`: their hashes, 32 bytes each, in the same order.
 /// A row comes back as one value: SQLite hands each to another thread, where it
 /// is given back to SQLite's own allocator, and fourteen cost more than one and its parsing.
 macro_rules! sqlite_beat {
-    ($warnings:literal, $rest:expr) => {
+    ($warnings:literal, $rest:expr, $who:expr) => {
         concat!(
             set!(
                 "b.value ->> 1",
@@ -71,12 +105,9 @@ macro_rules! sqlite_beat {
                 $warnings
             ),
             " FROM json_each($1) AS b
-            WHERE workspaces.id = b.value ->> 0 AND workspaces.status <> 'removed'
-            AND (workspaces.live_token = substr($2, b.key * 32 + 1, 32) OR EXISTS (
-                SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
-                AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-            ))
-            RETURNING json_array(",
+            WHERE workspaces.id = b.value ->> 0 AND workspaces.status <> 'removed' AND ",
+            $who,
+            " RETURNING json_array(",
             facts!("workspaces.last_heartbeat_at"),
             ", workspaces.reported",
             $rest,
@@ -89,7 +120,7 @@ macro_rules! sqlite_beat {
 /// them aside first. And no `EXISTS`: for it Postgres may read all tokens at once,
 /// and go on so when they have become many.
 macro_rules! postgres_beat {
-    ($warnings:literal, $unnested:literal, $rest:expr) => {
+    ($warnings:literal, $unnested:literal, $rest:expr, $who:expr) => {
         concat!(
             set!(
                 "b.error_rate",
@@ -109,12 +140,9 @@ macro_rules! postgres_beat {
                 UNNEST($9::bigint[]) AS keep, UNNEST($10::bigint[]) AS said",
             $unnested,
             ") AS b
-            WHERE workspaces.id = b.id AND workspaces.status <> 'removed'
-            AND (workspaces.live_token = b.hash OR b.hash = (
-                SELECT t.hash FROM tokens AS t
-                WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-            ))
-            RETURNING ",
+            WHERE workspaces.id = b.id AND workspaces.status <> 'removed' AND ",
+            $who,
+            " RETURNING ",
             facts!("workspaces.last_heartbeat_at"),
             ", workspaces.reported",
             $rest
@@ -123,24 +151,45 @@ macro_rules! postgres_beat {
 }
 
 /// Of heartbeats that say all that is judged and need no warning: nothing is read back that is known.
-const SQLITE_BEAT: &str = sqlite_beat!("NULL", "");
-const POSTGRES_BEAT: &str = postgres_beat!("NULL", "", "");
+const SQLITE_BEAT: &str = sqlite_beat!("NULL", "", sqlite_own!());
+const POSTGRES_BEAT: &str = postgres_beat!("NULL", "", "", postgres_own!());
 
 /// Of a batch with some that leave something out, or have warnings.
-const SQLITE_PARTIAL: &str = sqlite_beat!("b.value ->> 9", rest!());
-const POSTGRES_PARTIAL: &str = postgres_beat!("b.warnings", ", UNNEST($11::text[]) AS warnings", rest!());
+const SQLITE_PARTIAL: &str = sqlite_beat!("b.value ->> 9", rest!(), sqlite_own!());
+const POSTGRES_PARTIAL: &str =
+    postgres_beat!("b.warnings", ", UNNEST($11::text[]) AS warnings", rest!(), postgres_own!());
 
-/// Why a heartbeat was not taken: no row here where there is no such workspace.
-const SQLITE_WHY: &str = "
-    SELECT workspaces.id, workspaces.status = 'removed' AND EXISTS (
-        SELECT 1 FROM tokens AS t WHERE t.hash = substr($2, b.key * 32 + 1, 32)
-        AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-    ) FROM json_each($1) AS b CROSS JOIN workspaces ON workspaces.id = b.value";
-const POSTGRES_WHY: &str = "
-    SELECT workspaces.id, workspaces.status = 'removed' AND EXISTS (
-        SELECT 1 FROM tokens AS t
-        WHERE t.hash = b.hash AND t.workspace_id = workspaces.id AND t.revoked_at IS NULL
-    ) FROM UNNEST($1::text[], $2::bytea[]) AS b (id, hash) JOIN workspaces ON workspaces.id = b.id";
+/// Of those whose token was not taken, where registration is open.
+const SQLITE_OPEN: &str =
+    sqlite_beat!("b.value ->> 9", rest!(), unclaimed!("substr($2, b.key * 32 + 1, 32)"));
+const POSTGRES_OPEN: &str =
+    postgres_beat!("b.warnings", ", UNNEST($11::text[]) AS warnings", rest!(), unclaimed!("b.hash"));
+
+/// Why a heartbeat was not taken: no row here where there is no such workspace. `$3`:
+/// whether registration is open.
+const SQLITE_WHY: &str = concat!(
+    "SELECT workspaces.id, workspaces.status = 'removed' AND COALESCE(",
+    sqlite_own!(),
+    " OR ($3 AND ",
+    unclaimed!("substr($2, b.key * 32 + 1, 32)"),
+    "), FALSE) FROM json_each($1) AS b CROSS JOIN workspaces ON workspaces.id = b.value"
+);
+const POSTGRES_WHY: &str = concat!(
+    "SELECT workspaces.id, workspaces.status = 'removed' AND COALESCE(",
+    postgres_own!(),
+    " OR ($3 AND ",
+    unclaimed!("b.hash"),
+    "), FALSE) FROM UNNEST($1::text[], $2::bytea[]) AS b (id, hash) JOIN workspaces ON workspaces.id = b.id"
+);
+
+/// Which heartbeats a statement takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Those with a live token of their workspace.
+    Token,
+    /// Those of workspaces that have none.
+    Anybody,
+}
 
 /// How often a batch is tried that Postgres gave up for another transaction.
 const TRIES: u32 = 5;
@@ -154,7 +203,15 @@ impl Store {
         }
         let batch = Batch::of(beats);
         let mut beaten: Vec<Option<Beaten>> = vec![None; beats.len()];
-        let rows = self.store_batch(&batch).await?;
+        let mut rows = self.store_batch(&batch, By::Token).await?;
+        if rows.len() < beats.len() && beats.iter().any(|beat| beat.open) {
+            let taken: HashSet<_> = rows.iter().map(|row| row.facts.id().to_owned()).collect();
+            let open = |place: usize| {
+                let entry = &batch.entries[place];
+                entry.beat.open && !taken.contains(entry.id.as_ref())
+            };
+            rows.extend(self.store_batch(&batch.only(open), By::Anybody).await?);
+        }
         self.wrote(rows.len());
         for row in rows {
             if let Some(place) = batch.place(row.facts.id()) {
@@ -181,13 +238,13 @@ impl Store {
         Ok(answers)
     }
 
-    async fn store_batch(&self, batch: &Batch<'_>) -> Result<Vec<BeatRow>, StoreError> {
+    async fn store_batch(&self, batch: &Batch<'_>, by: By) -> Result<Vec<BeatRow>, StoreError> {
         let mut tries = 1;
         loop {
             let Executor { db, outcome } = self.write();
             let stored = match db {
-                On::Sqlite(db) => sqlite_beat(db, batch).await,
-                On::Postgres(db) => postgres_beat(db, batch).await,
+                On::Sqlite(db) => sqlite_beat(db, batch, by).await,
+                On::Postgres(db) => postgres_beat(db, batch, by).await,
             };
             match outcome.of(stored, |rows| !rows.is_empty()) {
                 Err(e) if e.lost_to_another() && tries < TRIES => tries += 1,
@@ -198,15 +255,16 @@ impl Store {
 
     async fn why_refused(&self, batch: &Batch<'_>) -> Result<Vec<(String, bool)>, StoreError> {
         let ids = || batch.column(|entry| entry.id.as_ref());
+        let open = batch.entries.iter().any(|entry| entry.beat.open);
         let Executor { db, outcome } = self.read();
         let rows = match db {
             On::Sqlite(db) => {
                 let ids = json(&ids())?;
-                sqlx::query_as(SQLITE_WHY).bind(ids).bind(batch.hashes()).fetch_all(db).await
+                sqlx::query_as(SQLITE_WHY).bind(ids).bind(batch.hashes()).bind(open).fetch_all(db).await
             }
             On::Postgres(db) => {
                 let hashes = batch.column(|entry| entry.beat.token.0.as_slice());
-                sqlx::query_as(POSTGRES_WHY).bind(ids()).bind(hashes).fetch_all(db).await
+                sqlx::query_as(POSTGRES_WHY).bind(ids()).bind(hashes).bind(open).fetch_all(db).await
             }
         };
         outcome.of(rows, |_| false)
@@ -272,7 +330,7 @@ fn json<T: serde::Serialize>(rows: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|e| sqlx::Error::Encode(e.into()))
 }
 
-async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>) -> Result<Vec<BeatRow>, sqlx::Error> {
+async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>, by: By) -> Result<Vec<BeatRow>, sqlx::Error> {
     let rows = batch.column(|Entry { id, beat, .. }| {
         (
             id.as_ref(),
@@ -287,16 +345,24 @@ async fn sqlite_beat(db: &SqlitePool, batch: &Batch<'_>) -> Result<Vec<BeatRow>,
             optional_text(&beat.warnings),
         )
     });
-    let sql = if batch.is_partial() { SQLITE_PARTIAL } else { SQLITE_BEAT };
+    let sql = match by {
+        By::Anybody => SQLITE_OPEN,
+        By::Token if batch.is_partial() => SQLITE_PARTIAL,
+        By::Token => SQLITE_BEAT,
+    };
     let rows: Vec<String> =
         sqlx::query_scalar(sql).bind(json(&rows)?).bind(batch.hashes()).fetch_all(db).await?;
     let parsed = rows.iter().map(|row| serde_json::from_str(row));
     parsed.collect::<Result<_, _>>().map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-async fn postgres_beat(db: &PgPool, batch: &Batch<'_>) -> Result<Vec<BeatRow>, sqlx::Error> {
-    let partial = batch.is_partial();
-    let query = sqlx::query_as(if partial { POSTGRES_PARTIAL } else { POSTGRES_BEAT })
+async fn postgres_beat(db: &PgPool, batch: &Batch<'_>, by: By) -> Result<Vec<BeatRow>, sqlx::Error> {
+    let (sql, warned) = match by {
+        By::Anybody => (POSTGRES_OPEN, true),
+        By::Token if batch.is_partial() => (POSTGRES_PARTIAL, true),
+        By::Token => (POSTGRES_BEAT, false),
+    };
+    let query = sqlx::query_as(sql)
         .bind(batch.column(|entry| entry.id.as_ref()))
         .bind(batch.column(|entry| entry.beat.token.0.as_slice()))
         .bind(batch.column(|entry| entry.beat.error_rate.map(rate)))
@@ -307,7 +373,7 @@ async fn postgres_beat(db: &PgPool, batch: &Batch<'_>) -> Result<Vec<BeatRow>, s
         .bind(batch.column(|entry| optional_text(&entry.beat.runtime_state)))
         .bind(batch.column(|entry| entry.beat.reported.keep))
         .bind(batch.column(|entry| entry.beat.reported.said));
-    match partial {
+    match warned {
         true => query.bind(batch.column(|entry| optional_text(&entry.beat.warnings))).fetch_all(db).await,
         false => query.fetch_all(db).await,
     }

@@ -154,6 +154,8 @@ pub struct Filter {
 pub struct Beat {
     pub workspace_id: String,
     pub token: TokenHash,
+    /// Whether anybody's word is taken where the workspace has no live token; one mode for a whole host.
+    pub open: bool,
     /// 0.0 to 1.0. What is no number is stored as 1.0.
     pub error_rate: Option<f64>,
     pub sample_error: Option<String>,

@@ -75,6 +75,7 @@ fn beat(id: &str) -> Beat {
     Beat {
         workspace_id: id.to_owned(),
         token: token_of(id),
+        open: false,
         error_rate: Some(0.25),
         sample_error: Some("connection reset".to_owned()),
         active_tasks: Some(3),

@@ -108,6 +108,7 @@ impl Fleet {
         let beat = Beat {
             workspace_id: made.id.clone(),
             token: made.token,
+            open: false,
             error_rate: Some(heartbeat.error_rate),
             sample_error: Some(heartbeat.sample_error),
             active_tasks: Some(heartbeat.active_tasks),

@@ -208,6 +208,10 @@ async fn a_card_is_replaced_and_logged(#[values(Backend::Sqlite, Backend::Postgr
     }
     let newest = &host.get(&format!("/events/{id}")).await.ok()[0];
     assert_eq!(newest["type"], "AGENT_CARD_UPDATED");
+    // A card that is not there is no card that is to be cleared.
+    let answer = host.agent(CARD, Some(&token), json!({ "workspace_id": id })).await;
+    assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
+    assert_eq!(answer.body["field"], "agent_card");
 }
 
 #[rstest]
@@ -275,7 +279,7 @@ async fn an_address_is_bounded() {
     let host = TestHost::plain(&db).await;
     let (id, token) = host.create(json!({ "name": "one" })).await;
     let mut body = ready(&id);
-    body["url"] = json!("u".repeat(2_049));
+    body["url"] = json!(format!("http://a/{}", "u".repeat(2_040)));
     let answer = host.agent(REGISTER, Some(&token), body.clone()).await;
     assert_eq!(answer.problem(), (400, "INVALID_FIELD"));
     assert_eq!(
@@ -283,7 +287,12 @@ async fn an_address_is_bounded() {
         (&json!("url"), &json!("at most 2048 bytes"))
     );
     assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["status"], "provisioning");
-    body["url"] = json!("u".repeat(2_048));
+    for url in ["file:///etc/passwd", "http://169.254.169.254/latest", "agent:8000"] {
+        body["url"] = json!(url);
+        assert_eq!(host.agent(REGISTER, Some(&token), body.clone()).await.problem(), (400, "INVALID_FIELD"));
+        assert_eq!(host.get(&format!("/workspaces/{id}")).await.ok()["status"], "provisioning");
+    }
+    body["url"] = json!(format!("http://a/{}", "u".repeat(2_039)));
     host.agent(REGISTER, Some(&token), body).await.ok();
 }
 

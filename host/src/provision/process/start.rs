@@ -73,6 +73,10 @@ impl Process {
         if let Some(volume) = volume {
             set("SPRAG_VOLUME", text(&volume));
         }
+        // As agents of the field call them; the operator's own word goes first.
+        for (name, value) in [("WORKSPACE_ID", &call.workspace_id), ("PLATFORM_URL", &spec.registry_url)] {
+            env.entry(name.to_owned()).or_insert_with(|| value.clone());
+        }
         let (program, args) = match self.0.command.split_first() {
             Some((program, args)) => (program.clone(), args.to_vec()),
             None => (text(&self.0.sprag), vec!["agent".to_owned()]),
