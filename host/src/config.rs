@@ -108,8 +108,11 @@ pub struct Flags {
     #[arg(long, env = "SPRAG_REGISTRATION")]
     pub registration: Option<Registration>,
     /// Allow open registration on an address that others can reach
-    #[arg(long, env = "SPRAG_OPEN_REGISTRATION_TO_EVERYONE")]
-    pub open_registration_to_everyone: bool,
+    #[arg(
+        long, env = "SPRAG_OPEN_REGISTRATION_TO_EVERYONE", value_name = "true|false", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub open_registration_to_everyone: Option<bool>,
     /// Where the admin token's file and compiled code lie
     #[arg(long, env = "SPRAG_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -146,7 +149,9 @@ impl Config {
         if let Some(format) = flags.log_format {
             config.log_format = format;
         }
-        config.open_registration_to_everyone |= flags.open_registration_to_everyone;
+        if let Some(open) = flags.open_registration_to_everyone {
+            config.open_registration_to_everyone = open;
+        }
         config.check()?;
         Ok(config)
     }

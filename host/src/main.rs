@@ -9,7 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     sprag::cli::run().unwrap_or_else(|error| {
-        sprag::cli::say(&format!("error: {error:#}"));
+        sprag::cli::complain(&error);
         ExitCode::from(2)
     })
 }

@@ -51,7 +51,7 @@ async fn recorded(backend: Backend) -> TestDb {
     let db = TestDb::new(backend).await;
     let state = tempfile::tempdir().expect("a directory");
     let host = Process::start(&db.url, state.path(), "decision_sample = 1\n").await;
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     for error_rate in [0.0, 0.3, 0.55, 0.9] {
         let (id, token) = host.create(json!({ "name": format!("fails {error_rate}") })).await;
         for (uptime, rate) in [(1, 0.0), (2, error_rate), (3, 0.0)] {
@@ -209,7 +209,7 @@ async fn a_changed_directory_is_a_new_revision_and_a_bad_one_is_not() {
     assert_eq!(second["modules"][0]["name"], "heartbeat");
     std::fs::write(dir.path().join("policies.toml"), "[[policy]]\nmodule = \"nowhere\"\n").expect("writing");
     let refused = async {
-        while !reqwest::get(format!("{}/metrics", host.url))
+        while !crate::support::get(format!("{}/metrics", host.url))
             .await
             .expect("metrics")
             .text()
@@ -259,7 +259,7 @@ async fn a_full_house_is_seen() {
     let address = host.url.trim_start_matches("http://");
     for _ in 0..3 {
         let silent = tokio::net::TcpStream::connect(address).await.expect("a connection");
-        reqwest::get(format!("{}/health", host.url)).await.expect("an answer once there is room");
+        crate::support::get(format!("{}/health", host.url)).await.expect("an answer once there is room");
         drop(silent);
     }
     assert_eq!(host.log().matches("http.connections").count(), 1, "{}", host.log());

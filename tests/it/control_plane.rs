@@ -26,7 +26,7 @@ struct Caller {
 
 impl Caller {
     async fn new() -> Self {
-        Self { plane: ControlPlane::start(&["blue", "green"]).await, client: reqwest::Client::new() }
+        Self { plane: ControlPlane::start(&["blue", "green"]).await, client: crate::support::client() }
     }
 
     fn request(&self, method: Method, provider: &str, path: &str) -> RequestBuilder {
@@ -245,7 +245,7 @@ async fn an_agent_lives_as_long_as_its_box() {
     tokio::spawn(axum::serve(listener, registry).into_future());
 
     let plane = ControlPlane::with_agents(&["blue"], Duration::from_millis(5)).await;
-    let caller = Caller { plane, client: reqwest::Client::new() };
+    let caller = Caller { plane, client: crate::support::client() };
     let start = caller.request(Method::PUT, "blue", "workspaces/w/boxes/a").json(&spec(&url));
     assert_eq!(sent(start.header("sprag-fence", "1.1").header("idempotency-key", "k1")).await.0, 200);
     let heard = || said.lock().expect("what was said").clone();

@@ -29,7 +29,7 @@ struct Told {
 
 /// Heartbeats until the host stops answering; errors come and go, so that rows move.
 async fn heartbeat_until_cut_off(url: String, mut told: Told, answered: Arc<AtomicUsize>) -> Told {
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     loop {
         let uptime = told.uptime + 1;
         let error_rate = if uptime % 6 < 3 { 0.0 } else { 0.9 };

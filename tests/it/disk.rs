@@ -164,14 +164,14 @@ async fn a_log_that_can_not_be_written_ends_nothing() {
     let mut host = serve(dir.path(), &free.to_string()).stderr(Stdio::from(full)).spawn().expect("a host");
     let until = Instant::now() + PATIENCE;
     let url = format!("http://{free}/readyz");
-    while !reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200) {
+    while !crate::support::get(&url).await.is_ok_and(|answer| answer.status() == 200) {
         assert_eq!(host.try_wait().expect("asking for its end"), None, "it ended");
         assert!(Instant::now() < until, "it does not serve");
         sleep(Duration::from_millis(50)).await;
     }
     // What is refused is a line in the log each.
     for _ in 0..3 {
-        let refused = reqwest::Client::new()
+        let refused = crate::support::client()
             .post(format!("http://{free}/policies/modules"))
             .bearer_auth(ADMIN)
             .body("x")

@@ -15,6 +15,7 @@ mod golden;
 mod guests;
 mod loops;
 mod machine;
+mod outgoing;
 mod policy_dir;
 mod provision;
 mod recovery;

@@ -55,7 +55,7 @@ async fn a_hundred_swaps_under_load(#[values(Backend::Sqlite, Backend::Postgres)
         let (id, token) = host.create(json!({ "name": format!("agent {n}"), "kind": "platform" })).await;
         let (url, done, answered) = (host.url.clone(), done.clone(), answered.clone());
         clients.push(tokio::spawn(async move {
-            let client = reqwest::Client::new();
+            let client = crate::support::client();
             let mut uptime = 0;
             while !done.load(Ordering::SeqCst) {
                 uptime += 1;

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Host;
+use super::text::{cell, field as text, value};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -51,12 +52,8 @@ pub(super) async fn loops(args: &LoopsArgs) -> anyhow::Result<ExitCode> {
     super::print(&lines.concat())
 }
 
-fn text(of: &Value, key: &str) -> String {
-    of[key].as_str().unwrap_or("-").to_owned()
-}
-
 fn shown(brake: &Value) -> String {
-    let why = brake["distrust"].as_str().map_or(String::new(), |why| format!(" ({why})"));
+    let why = brake["distrust"].as_str().map_or(String::new(), |why| format!(" ({})", cell(why)));
     let mut lines = format!("silence counts from {}{why}\n", text(brake, "trusted_from"));
     for scope in brake["scopes"].as_array().into_iter().flatten() {
         lines += &format!(
@@ -64,10 +61,10 @@ fn shown(brake: &Value) -> String {
             text(scope, "scope"),
             text(scope, "state"),
             text(scope, "since"),
-            scope["live"],
-            scope["flips"],
-            scope["bound"],
-            scope["wanted"]
+            text(scope, "live"),
+            text(scope, "flips"),
+            text(scope, "bound"),
+            text(scope, "wanted")
         );
     }
     for host in brake["hosts"].as_array().into_iter().flatten() {
@@ -78,17 +75,17 @@ fn shown(brake: &Value) -> String {
 
 fn loop_line(of: &Value) -> String {
     let skipped = of["skipped"].as_object().into_iter().flatten();
-    let skipped: Vec<_> = skipped.map(|(why, n)| format!("{why} {n}")).collect();
-    let error = of["last_error"].as_str().map_or(String::new(), |error| format!("  FAILS: {error}"));
+    let skipped: Vec<_> = skipped.map(|(why, n)| format!("{} {}", cell(why), value(n))).collect();
+    let error = of["last_error"].as_str().map_or(String::new(), |error| format!("  FAILS: {}", cell(error)));
     format!(
         "{:<13} every {:>6} ms  last {} in {} ms  looked {} flipped {} deferred {}  skipped: {}{error}\n",
         text(of, "name"),
-        of["every_ms"],
+        text(of, "every_ms"),
         text(of, "last_tick_at"),
-        of["last_took_ms"],
-        of["looked"],
-        of["flipped"],
-        of["deferred"],
+        text(of, "last_took_ms"),
+        text(of, "looked"),
+        text(of, "flipped"),
+        text(of, "deferred"),
         if skipped.is_empty() { "-".to_owned() } else { skipped.join(", ") }
     )
 }

@@ -7,7 +7,8 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::Host;
+use super::client::{Host, Listed};
+use super::text::{cell, field};
 
 /// Seconds that one question waits for news.
 const PATIENCE: u32 = 1;
@@ -45,7 +46,7 @@ enum Verb {
         /// The workspace's id
         workspace: String,
         #[command(flatten)]
-        host: Host,
+        listed: Listed,
     },
 }
 
@@ -58,10 +59,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let steps: Vec<_> = steps.map(step_line).collect();
             super::print(&format!("{}{}", claim_line(&claim), steps.concat()))
         }
-        Verb::List { workspace, host } => {
-            let claims = host.call(Method::GET, &format!("workspaces/{workspace}/claims"), |r| r).await?;
-            let lines: Vec<_> = claims.as_array().into_iter().flatten().map(claim_line).collect();
-            super::print(&lines.concat())
+        Verb::List { workspace, listed } => {
+            listed.print(&format!("workspaces/{workspace}/claims"), &[], claim_line).await
         }
     }
 }
@@ -89,9 +88,9 @@ pub(super) async fn follow(id: &str, host: &Host) -> anyhow::Result<ExitCode> {
 }
 
 fn claim_line(claim: &Value) -> String {
-    let text = |key: &str| claim[key].as_str().unwrap_or("-").to_owned();
+    let text = |key: &str| field(claim, key);
     let because = claim["reason"]["detail"].as_str().or(claim["reason"]["code"].as_str());
-    let because = because.map_or(String::new(), |why| format!("  {why}"));
+    let because = because.map_or(String::new(), |why| format!("  {}", cell(why)));
     format!(
         "{}  {}  {:<15} {:<11} {}{because}\n",
         text("id"),
@@ -103,8 +102,8 @@ fn claim_line(claim: &Value) -> String {
 }
 
 fn step_line(step: &Value) -> String {
-    let text = |key: &str| step[key].as_str().unwrap_or("-").to_owned();
-    let detail = step["detail"].as_str().unwrap_or_default();
+    let text = |key: &str| field(step, key);
+    let detail = cell(step["detail"].as_str().unwrap_or_default());
     format!(
         "  {}  {:<16} {:<9} {:>6}  {detail}\n",
         text("begun_at"),

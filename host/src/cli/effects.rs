@@ -6,7 +6,8 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::Host;
+use super::client::{Host, Listed};
+use super::text::{cell, field};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +26,7 @@ enum Verb {
         #[arg(long)]
         workspace: Option<String>,
         #[command(flatten)]
-        host: Host,
+        listed: Listed,
     },
     /// Deliver a parked effect again
     Retry {
@@ -43,14 +44,12 @@ enum Verb {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::List { state, workspace, host } => {
+        Verb::List { state, workspace, listed } => {
             let wanted: Vec<_> = [("state", state), ("workspace_id", workspace)]
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value.as_deref()?)))
                 .collect();
-            let found = host.call(Method::GET, "effects", |r| r.query(&wanted)).await?;
-            let lines: Vec<_> = found.as_array().into_iter().flatten().map(line).collect();
-            super::print(&lines.concat())
+            listed.print("effects", &wanted, line).await
         }
         Verb::Retry { id, host } => {
             let effect = host.call(Method::POST, &format!("effects/{id}/retry"), |r| r).await?;
@@ -64,8 +63,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn line(effect: &Value) -> String {
-    let text = |key: &str| effect[key].as_str().unwrap_or("-").to_owned();
-    let error = effect["last_error"].as_str().map_or(String::new(), |error| format!("  {error}"));
+    let text = |key: &str| field(effect, key);
+    let error = effect["last_error"].as_str().map_or(String::new(), |error| format!("  {}", cell(error)));
     format!(
         "{}  {}  {:<8} {:<18} {}  {} deliveries{error}\n",
         text("id"),
@@ -73,6 +72,6 @@ fn line(effect: &Value) -> String {
         text("state"),
         text("kind"),
         text("workspace_id"),
-        effect["attempts"]
+        text("attempts")
     )
 }

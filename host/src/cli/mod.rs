@@ -6,12 +6,15 @@ pub mod brake;
 pub mod claim;
 mod client;
 pub mod effects;
+mod flags;
+mod log;
 pub mod machine;
 pub mod migrate;
 pub mod policy;
 pub mod record;
 pub mod replay;
 pub mod serve;
+mod text;
 pub mod workspace;
 
 use std::io::Write as _;
@@ -20,8 +23,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 use crate::clock::{self, rfc3339};
+use crate::errors;
 use crate::policy::{Limits, Sandbox, SandboxConfig};
 use crate::store::Sole;
 
@@ -79,7 +84,7 @@ enum Verb {
 /// # Errors
 /// What the verb could not do; `main` prints it and exits with 2.
 pub fn run() -> anyhow::Result<ExitCode> {
-    match Cli::parse().verb {
+    match flags::parse::<Cli>().verb {
         Verb::CompilePolicy { limits } => {
             let limits: Limits = serde_json::from_str(&limits)?;
             crate::policy::compile_child(&limits).map(|()| ExitCode::SUCCESS)
@@ -105,8 +110,19 @@ fn wait_for(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(verb)
 }
 
-/// Writes to standard output; a reader that went away ends the process quietly.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+/// Writes lines to standard output. What others said in them has gone through
+/// [`text::cell`]; what no terminal should get is escaped here once more. A reader
+/// that went away ends the process quietly.
+fn print(lines: &str) -> anyhow::Result<ExitCode> {
+    write(&text::lines(lines))
+}
+
+/// [`print`] of JSON, which stays JSON.
+fn print_json(value: &Value) -> anyhow::Result<ExitCode> {
+    write(&text::json(&format!("{value:#}\n")))
+}
+
+fn write(text: &str) -> anyhow::Result<ExitCode> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => written.map(|()| ExitCode::SUCCESS).context("writing to standard output"),
@@ -115,7 +131,12 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 /// Writes a line to standard error. One that can't be written is lost, and not a panic.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", text::lines(line));
+}
+
+/// Says what went wrong, with every cause.
+pub fn complain(error: &anyhow::Error) {
+    say(&format!("error: {}", errors::chain(error.as_ref())));
 }
 
 /// A SQLite file, for this process alone; `who` tells others what it does.

@@ -1,16 +1,19 @@
 //! `sprag policy …`: look into a module; ask a running host for its revisions,
 //! give it a new one, go back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::Host;
+use super::client::{Host, Refused};
+use super::text::{cell, field};
 use crate::config::limits;
+use crate::errors;
 use crate::policy::Limits;
 use crate::revisions::{Wanted, read_dir, read_file};
 
@@ -38,11 +41,17 @@ enum Verb {
         /// Modules, or one directory (its policies.toml counts)
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Go on although policies that are active now would no longer be asked
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         host: Host,
     },
     /// List the revisions, newest first
     Revisions {
+        /// At most so many
+        #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+        limit: usize,
         #[command(flatten)]
         host: Host,
     },
@@ -59,16 +68,17 @@ enum Verb {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Inspect { file, config } => inspect(file, config.as_deref()).await,
-        Verb::Activate { paths, host } => activate(paths, host).await,
-        Verb::Revisions { host } => {
+        Verb::Activate { paths, replace, host } => activate(paths, *replace, host).await,
+        Verb::Revisions { limit, host } => {
             let all = host.call(Method::GET, "policies/revisions", |r| r).await?;
-            let lines: Vec<_> = all.as_array().into_iter().flatten().map(revision_line).collect();
+            let lines: Vec<_> =
+                all.as_array().into_iter().flatten().take(*limit).map(revision_line).collect();
             super::print(&lines.concat())
         }
         Verb::Rollback { to, host } => {
             let path =
                 to.map_or("policies/rollback".to_owned(), |n| format!("policies/revisions/{n}/activate"));
-            let row = host.call(Method::POST, &path, |r| r).await?;
+            let row = host.call_compiling(Method::POST, &path, |r| r).await?;
             super::print(&revision_line(&row))
         }
     }
@@ -76,14 +86,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 async fn inspect(file: &Path, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let sandbox = super::sandbox(limits(config)?, None)?;
+    // What a module says is shown as a cell, in an error too.
     let refusing = || format!("refusing {}", file.display());
     let bytes = read_file(file, sandbox.limits()).await.with_context(refusing)?;
-    let module = sandbox.load(bytes).await.with_context(refusing)?;
+    let loaded = sandbox.load(bytes).await.map_err(|error| anyhow!(cell(&errors::chain(&error))));
+    let module = loaded.with_context(refusing)?;
     let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
-    super::print(&format!("{about:#}\n"))
+    super::print_json(&about)
 }
 
-async fn activate(paths: &[PathBuf], host: &Host) -> anyhow::Result<ExitCode> {
+async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Result<ExitCode> {
     // The host judges by its own limits, which are not known here.
     let theirs = Limits { module_bytes: UPLOAD_BYTES, ..Limits::default() };
     let wanted = match paths {
@@ -102,17 +114,53 @@ async fn activate(paths: &[PathBuf], host: &Host) -> anyhow::Result<ExitCode> {
         }
     };
     let mut modules = Vec::with_capacity(wanted.len());
+    let mut names = BTreeSet::new();
     for one in wanted {
         let bytes = one.bytes.clone();
         let info = host
-            .call(Method::POST, "policies/modules", |r| r.body(bytes))
+            .call_compiling(Method::POST, "policies/modules", |r| r.body(bytes))
             .await
             .with_context(|| format!("uploading {}", one.label))?;
+        names.extend(info["name"].as_str().map(str::to_owned));
         modules.push(json!({ "digest": info["digest"], "settings": one.settings }));
     }
+    let dropped = dropped(host, &names).await?;
+    if !dropped.is_empty() {
+        let what = format!("no longer asked would be: {}", dropped.join(", "));
+        if !replace && !agreed(&what)? {
+            bail!("{what}; nothing was activated. Give all that shall decide, or say --replace");
+        }
+        super::say(&format!("dropping {}", dropped.join(", ")));
+    }
     let body = json!({ "modules": modules });
-    let row = host.call(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
+    let row = host.call_compiling(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
     super::print(&revision_line(&row))
+}
+
+/// The policies that decide now and would not any more.
+async fn dropped(host: &Host, names: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
+    let active = match host.call(Method::GET, "policies", |r| r).await {
+        Ok(active) => active,
+        Err(error) => match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.code.as_deref() == Some("NO_ACTIVE_REVISION") => return Ok(Vec::new()),
+            _ => return Err(error.context("asking what is active")),
+        },
+    };
+    let modules = active["modules"].as_array().into_iter().flatten();
+    let gone = modules.filter(|m| m["name"].as_str().is_some_and(|name| !names.contains(name)));
+    Ok(gone.map(|m| format!("{}@{}", field(m, "name"), field(m, "version"))).collect())
+}
+
+/// Asks a person; where there is none, nobody agrees.
+fn agreed(what: &str) -> anyhow::Result<bool> {
+    use std::io::{IsTerminal as _, stderr, stdin};
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("{what}\nActivate all the same? [y/N] ");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).context("reading the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn revision_line(row: &Value) -> String {
@@ -120,16 +168,12 @@ fn revision_line(row: &Value) -> String {
     let modules = row["modules"].as_array().into_iter().flatten();
     let names: Vec<_> = modules
         .map(|m| {
-            let digest = m["digest"].as_str().unwrap_or_default();
-            let short = digest.get(..19).unwrap_or(digest);
-            format!(
-                "{}@{} ({short})",
-                m["name"].as_str().unwrap_or("?"),
-                m["version"].as_str().unwrap_or("?")
-            )
+            let digest = field(m, "digest");
+            let short = digest.get(..19).unwrap_or(&digest);
+            format!("{}@{} ({short})", field(m, "name"), field(m, "version"))
         })
         .collect();
-    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    let text = |key: &str| field(row, key);
     let number = row["number"].as_i64().unwrap_or_default();
     format!("{mark} {number:>4}  {}  {:<8}  {}\n", text("created_at"), text("source"), names.join(", "))
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::text;
 use crate::store::Store;
 
 /// Decisions read at once.
@@ -22,21 +23,26 @@ pub struct Args {
     /// Only the decisions on this workspace
     #[arg(long, value_name = "ID")]
     workspace: Option<String>,
+    /// At most so many; without it, all that were kept
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<usize>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let store = Store::connect_existing(&args.database_url).await.context("opening the database")?;
     let mut after = args.after.clone();
-    loop {
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    while left > 0 {
         let page = store.decisions(after.as_deref(), PAGE).await.context("reading decisions")?;
         let mut lines = String::new();
         for decision in &page {
-            if args.workspace.as_ref().is_none_or(|id| *id == decision.question.workspace.id) {
-                lines.push_str(&serde_json::to_string(decision)?);
+            if left > 0 && args.workspace.as_ref().is_none_or(|id| *id == decision.question.workspace.id) {
+                lines.push_str(&text::json(&serde_json::to_string(decision)?));
                 lines.push('\n');
+                left -= 1;
             }
         }
-        super::print(&lines)?;
+        super::write(&lines)?;
         match page.last() {
             Some(last) => after = Some(last.id.clone()),
             None => break,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use super::text::cell;
 use crate::config::limits;
 use crate::metrics::Metrics;
 use crate::policy::Revision;
@@ -79,10 +80,17 @@ async fn replay(
         tally.cases += 1;
         tally.differing += usize::from(!found.is_empty());
         for difference in found {
-            super::print(&format!("{difference}\n"))?;
+            super::print(&format!("{}\n", cell(&difference.to_string())))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Args {
+    pub(super) fn policies(&self) -> (Option<&Path>, Option<&str>) {
+        (self.policy_dir.as_deref(), self.database_url.as_deref())
+    }
 }
 
 async fn revision(args: &Args) -> anyhow::Result<Revision> {

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::advance::Advance;
 use crate::claims::Claims;
-use crate::config::{Config, Flags, LogFormat};
+use crate::config::{Config, Flags};
 use crate::effects::{Effects, Webhook};
 use crate::heartbeats::Heartbeats;
 use crate::http::{self, Access, Api, Registry};
@@ -26,6 +26,7 @@ use crate::loops::{Loops, Parts};
 use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
 use crate::revisions::{Revisions, watch};
+use crate::secret::{SecretError, Source};
 use crate::store::Store;
 
 #[derive(clap::Args)]
@@ -39,7 +40,7 @@ pub struct Args {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.flags)?;
-    log(config.log_format);
+    super::log::start(config.log_format)?;
     let admin_token = admin_token(args.admin_token.as_deref(), &config.state_dir())?;
     host(config, &admin_token, Router::new()).await?;
     Ok(ExitCode::SUCCESS)
@@ -54,7 +55,10 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
     config.listen = listener.local_addr()?;
-    let providers = config.providers.build(&super::this_binary()?).context("setting the providers up")?;
+    let providers = config
+        .providers
+        .build(&config.provisioning, &super::this_binary()?)
+        .context("setting the providers up")?;
     let dispatcher = Arc::new(Dispatcher::new(providers, config.provisioning.clone()));
 
     if let Some(dir) = &config.policy_dir {
@@ -171,43 +175,31 @@ fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-fn log(format: LogFormat) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("SPRAG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // A line that can't be written, on a full disk say, is lost: to say so there would panic.
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
-}
-
 /// The given token, or the one in the state directory, made at first start.
 fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> {
     if let Some(token) = given {
-        anyhow::ensure!(token.len() >= 16, "the admin token has {} characters; use 16 or more", token.len());
-        return Ok(token.to_owned());
+        let token = Source::Given("--admin-token (SPRAG_ADMIN_TOKEN)").secret(token.as_bytes())?;
+        let length = token.reveal().len();
+        anyhow::ensure!(length >= 16, "the admin token has {length} characters; use 16 or more");
+        return Ok(token.reveal().to_owned());
     }
     std::fs::create_dir_all(state_dir).with_context(|| format!("making {}", state_dir.display()))?;
     let path = state_dir.join("admin-token");
-    match std::fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => {
+    match Source::File(path.clone()).read() {
+        Ok(token) => {
             let mode = std::fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
             anyhow::ensure!(
                 mode.permissions().mode() & 0o077 == 0,
                 "others can read {}; have a new token made (delete it), or chmod 600 it",
                 path.display()
             );
-            return Ok(token.trim().to_owned());
+            return Ok(token.reveal().to_owned());
         }
-        Ok(_) => {
+        Err(SecretError::Empty { .. }) => {
             anyhow::bail!("{} is empty; delete it and start again to have a new one made", path.display())
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+        Err(SecretError::Unreadable { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
     }
     let token = http::new_token().context("making the admin token")?;
     // Whole or not at all, and of mode 0600 from its first byte.

@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::claim;
-use super::client::Host;
+use super::client::{Host, Listed};
+use super::text::{cell, field};
 
 /// What every verb here is about, said once.
 const ABOUT: &str = "\
@@ -28,11 +29,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List workspaces, oldest first: id, status, kind, runtime, provider, name (500 at most)
-    List {
-        #[command(flatten)]
-        host: Host,
-    },
+    /// List workspaces, oldest first: id, status, kind, runtime, provider, name
+    List(Listed),
     /// Show a workspace as JSON
     Show {
         /// The workspace's id
@@ -111,21 +109,17 @@ struct Watch {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::List { host } => {
-            let all = host.call(Method::GET, "workspaces", |r| r.query(&[("limit", "500")])).await?;
-            let lines: Vec<_> = all.as_array().into_iter().flatten().map(line).collect();
-            super::print(&lines.concat())
-        }
+        Verb::List(listed) => listed.print("workspaces", &[], line).await,
         Verb::Show { id, host } => {
             let row = host.call(Method::GET, &format!("workspaces/{id}"), |r| r).await?;
-            super::print(&format!("{row:#}\n"))
+            super::print_json(&row)
         }
         Verb::Create { name, kind, runtime, provider, parent, watch } => {
             let body = json!({
                 "name": name, "kind": kind, "runtime": runtime, "provider": provider, "parent_id": parent,
             });
             let made = watch.host.call(Method::POST, "workspaces", |r| r.json(&body)).await?;
-            super::print(&format!("{made:#}\n"))?;
+            super::print_json(&made)?;
             watch.claim(made["claim_id"].as_str()).await
         }
         Verb::Restart(commanded) => commanded.send("restart", json!({})).await,
@@ -139,7 +133,17 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Verb::Remove { id, host } => {
             let gone = host.call(Method::DELETE, &format!("workspaces/{id}"), |r| r).await?;
-            super::print(&format!("{} removed\n", gone["removed"]))
+            super::print(&format!("{} removed\n", field(&gone, "removed")))
+        }
+    }
+}
+
+#[cfg(test)]
+impl Args {
+    pub(super) fn host(&self) -> Option<&Host> {
+        match &self.verb {
+            Verb::List(listed) => Some(listed.host()),
+            _ => None,
         }
     }
 }
@@ -150,9 +154,9 @@ impl Commanded {
         let path = format!("workspaces/{}/{command}", self.id);
         let claim = self.watch.host.call(Method::POST, &path, |r| r.json(&body)).await?;
         if let Some(detail) = claim["detail"].as_str() {
-            return super::print(&format!("{detail}\n"));
+            return super::print(&format!("{}\n", cell(detail)));
         }
-        super::print(&format!("claim {}\n", claim["id"].as_str().unwrap_or("-")))?;
+        super::print(&format!("claim {}\n", field(&claim, "id")))?;
         self.watch.claim(claim["id"].as_str()).await
     }
 }
@@ -167,7 +171,7 @@ impl Watch {
 }
 
 fn line(row: &Value) -> String {
-    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    let text = |key: &str| field(row, key);
     format!(
         "{}  {:<14} {:<10} {:<12} {:<10} {}\n",
         text("id"),

@@ -67,4 +67,9 @@ pub struct NotifyConfig {
     pub secret_file: Option<PathBuf>,
     /// The name of the variable that holds it, instead of a file.
     pub secret_env: Option<String>,
+    /// PEM certificates that the receiver's is checked against, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What notices go through. Without it they go straight there, whatever the
+    /// environment says.
+    pub proxy: Option<String>,
 }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use sha2::Sha256;
 
 use super::NotifyConfig;
 use crate::clock;
+use crate::outgoing::{How, Outgoing, OutgoingError, Proxy};
+use crate::secret::{SecretError, Source};
 
 /// How a secret of Standard Webhooks begins; base64 follows.
 const SECRET_PREFIX: &str = "whsec_";
@@ -28,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Webhook {
     url: Url,
     key: Vec<u8>,
-    client: Client,
+    client: Outgoing,
 }
 
 impl fmt::Debug for Webhook {
@@ -40,18 +42,16 @@ impl fmt::Debug for Webhook {
 /// What is wrong with `[notify]`.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    #[error("notify.url is no http URL")]
+    #[error("notify.url is no http or https URL")]
     Url,
     #[error("notify needs one of secret_file and secret_env")]
     Secret,
-    #[error("notify: the variable {0} is not set, or empty")]
-    NoSecret(String),
-    #[error("notify.secret_file is not to be read")]
-    File(#[source] std::io::Error),
+    #[error("notify: no secret")]
+    NoSecret(#[source] SecretError),
     #[error("notify: the secret is not whsec_ and the base64 of 24 to 64 bytes")]
     BadSecret,
-    #[error("notify: no HTTP client")]
-    Client(#[source] reqwest::Error),
+    #[error("notify")]
+    Client(#[source] OutgoingError),
 }
 
 impl Webhook {
@@ -63,20 +63,20 @@ impl Webhook {
         let Some(url) = &config.url else { return Ok(None) };
         let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.ok_or(WebhookError::Url)?;
-        let secret = match (&config.secret_file, &config.secret_env) {
-            (Some(path), None) => std::fs::read_to_string(path).map_err(WebhookError::File)?,
-            (None, Some(name)) => {
-                let value = std::env::var(name).unwrap_or_default();
-                if value.trim().is_empty() {
-                    return Err(WebhookError::NoSecret(name.clone()));
-                }
-                value
-            }
+        let source = match (&config.secret_file, &config.secret_env) {
+            (Some(path), None) => Source::File(path.clone()),
+            (None, Some(name)) => Source::Variable(name.clone()),
             _ => return Err(WebhookError::Secret),
         };
-        let key = key_of(secret.trim()).ok_or(WebhookError::BadSecret)?;
-        let client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
-        Ok(Some(Self { url, key, client: client.map_err(WebhookError::Client)? }))
+        let secret = source.read().map_err(WebhookError::NoSecret)?;
+        let key = key_of(secret.reveal()).ok_or(WebhookError::BadSecret)?;
+        let how = How {
+            ca_file: config.ca_file.as_deref(),
+            proxy: Proxy::Configured(config.proxy.as_deref()),
+            timeout: Some(TIMEOUT),
+        };
+        let client = Outgoing::to(&url, &how).map_err(WebhookError::Client)?;
+        Ok(Some(Self { url, key, client }))
     }
 
     /// Sends one notice; the same `id` again is the same notice.
@@ -88,7 +88,7 @@ impl Webhook {
         let seconds = clock::now() / 1_000;
         let request = self
             .client
-            .post(self.url.clone())
+            .request(Method::POST, self.url.clone())
             .header("content-type", "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", seconds.to_string())
@@ -98,7 +98,7 @@ impl Webhook {
             Ok(status) if status.is_success() => Ok(()),
             Ok(StatusCode::GONE) => Err("the receiver wants no more (410)".to_owned()),
             Ok(status) => Err(format!("the receiver answered {status}")),
-            Err(e) => Err(e.without_url().to_string()),
+            Err(e) => Err(self.client.why(e)),
         }
     }
 }

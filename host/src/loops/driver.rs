@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
+use crate::errors;
 use crate::facts::Timestamp;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
@@ -196,7 +197,7 @@ impl Driver {
         let mut task = AbortOnDropHandle::new(tokio::spawn(async move { what.tick().await }));
         let ended = match timeout(self.what.limit(), &mut task).await {
             Ok(Ok(Ok(tally))) => Ok(tally),
-            Ok(Ok(Err(error))) => Err(("error", chain(&error))),
+            Ok(Ok(Err(error))) => Err(("error", errors::chain(&error))),
             Ok(Err(panicked)) => Err(("panic", panicked.to_string())),
             Err(_) => {
                 task.abort();
@@ -252,9 +253,4 @@ impl Driver {
     fn state(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn chain(error: &StoreError) -> String {
-    use std::error::Error as _;
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

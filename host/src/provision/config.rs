@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Provisioner;
-use super::control_plane::{ClientError, ControlPlane, Secret};
+use super::control_plane::{ControlPlane, Secret};
 use super::process::{Process, Settings};
+use crate::outgoing::{How, OutgoingError, Proxy};
+use crate::secret::{SecretError, Source};
 
 /// What holds for every provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,11 @@ pub struct ProvisioningConfig {
     pub backoff_ms: u64,
     /// The longest pause, in milliseconds.
     pub backoff_max_ms: u64,
+    /// PEM certificates that providers' are checked against, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What calls to providers go through. Without it they go straight there,
+    /// whatever the environment says.
+    pub proxy: Option<String>,
 }
 
 impl Default for ProvisioningConfig {
@@ -39,6 +46,8 @@ impl Default for ProvisioningConfig {
             stop_attempts: 8,
             backoff_ms: 250,
             backoff_max_ms: 10_000,
+            ca_file: None,
+            proxy: None,
         }
     }
 }
@@ -101,6 +110,10 @@ pub struct ControlPlaneConfig {
     pub token_file: Option<PathBuf>,
     /// The name of the variable that holds it, instead of a file.
     pub token_env: Option<String>,
+    /// Instead of `provisioning.ca_file`.
+    pub ca_file: Option<PathBuf>,
+    /// Instead of `provisioning.proxy`; empty: none.
+    pub proxy: Option<String>,
 }
 
 /// What is wrong with the configuration of a provider.
@@ -119,8 +132,12 @@ pub enum ConfigError {
     Kept { name: String },
     #[error("providers.{name} needs one of token_file and token_env")]
     Token { name: String },
-    #[error("providers.{name}: the variable {variable} is not set, or empty")]
-    NoToken { name: String, variable: String },
+    #[error("providers.{name}: no token")]
+    NoToken {
+        name: String,
+        #[source]
+        source: SecretError,
+    },
     #[error("providers.{name}: the file {} is not to be read", path.display())]
     File {
         name: String,
@@ -132,7 +149,7 @@ pub enum ConfigError {
     Client {
         name: String,
         #[source]
-        source: ClientError,
+        source: OutgoingError,
     },
 }
 
@@ -181,13 +198,17 @@ impl ProvidersConfig {
     ///
     /// # Errors
     /// A token that is not there, a URL that is none.
-    pub fn build(&self, sprag: &Path) -> Result<BTreeMap<String, Arc<dyn Provisioner>>, ConfigError> {
+    pub fn build(
+        &self,
+        common: &ProvisioningConfig,
+        sprag: &Path,
+    ) -> Result<BTreeMap<String, Arc<dyn Provisioner>>, ConfigError> {
         let mut built: BTreeMap<String, Arc<dyn Provisioner>> = BTreeMap::new();
         for (name, provider) in &self.0 {
             let provider: Arc<dyn Provisioner> = match provider {
                 ProviderConfig::Process(process) => Arc::new(Process::new(process.settings(name, sprag)?)),
                 ProviderConfig::ControlPlane(plane) => {
-                    let client = ControlPlane::new(&plane.url, plane.secret(name)?);
+                    let client = ControlPlane::with(&plane.url, plane.secret(name)?, &plane.how(common));
                     let bad = |source| ConfigError::Client { name: name.clone(), source };
                     Arc::new(client.map_err(bad)?)
                 }
@@ -216,18 +237,25 @@ impl ProcessConfig {
 }
 
 impl ControlPlaneConfig {
+    fn how<'a>(&'a self, common: &'a ProvisioningConfig) -> How<'a> {
+        let proxy = self.proxy.as_deref().or(common.proxy.as_deref());
+        How {
+            ca_file: self.ca_file.as_deref().or(common.ca_file.as_deref()),
+            proxy: Proxy::Configured(proxy.filter(|proxy| !proxy.is_empty())),
+            timeout: None,
+        }
+    }
+
     /// A file is read now as well, so that a host without its token does not start.
     fn secret(&self, name: &str) -> Result<Secret, ConfigError> {
-        if let Some(path) = &self.token_file {
-            let bad = |source| ConfigError::File { name: name.to_owned(), path: path.clone(), source };
-            std::fs::read_to_string(path).map_err(bad)?;
-            return Ok(Secret::File(path.clone()));
-        }
-        let variable = self.token_env.clone().unwrap_or_default();
-        let value = std::env::var(&variable).unwrap_or_default();
-        match value.trim() {
-            "" => Err(ConfigError::NoToken { name: name.to_owned(), variable }),
-            token => Ok(Secret::Value(token.to_owned())),
-        }
+        let source = match (&self.token_file, &self.token_env) {
+            (Some(path), _) => Source::File(path.clone()),
+            (None, variable) => Source::Variable(variable.clone().unwrap_or_default()),
+        };
+        let token = source.read().map_err(|source| ConfigError::NoToken { name: name.to_owned(), source })?;
+        Ok(match source {
+            Source::File(path) => Secret::File(path),
+            _ => Secret::Value(token.reveal().to_owned()),
+        })
     }
 }

@@ -120,7 +120,7 @@ async fn agents(host: &Process) -> Agents {
     for _ in 0..AGENTS {
         made.push(host.create(json!({ "name": "agent" })).await);
     }
-    let client = reqwest::Client::builder().timeout(EVERY).build().expect("a client");
+    let client = crate::support::client_with(|c| c.timeout(EVERY));
     let (speak, url) = (Arc::new(AtomicBool::new(true)), host.url.clone());
     let ids = made.iter().map(|(id, _)| id.clone()).collect();
     let talking = tokio::spawn({

@@ -52,7 +52,7 @@ async fn a_storm_leaves_nothing_stranded() {
         urls: Mutex::new(hosts.iter().map(|host| host.url.clone()).collect()),
         ids,
         over: Instant::now() + seconds.map_or(STORM, Duration::from_secs),
-        client: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().expect("a client"),
+        client: crate::support::client_with(|c| c.timeout(Duration::from_secs(5))),
         heard: Mutex::default(),
         db,
         plane,

@@ -25,10 +25,8 @@ fn the_documented_providers_are_providers() {
 fn built(text: &str) -> Result<Dispatcher, String> {
     let config: Config = toml::from_str(text).map_err(|e| e.to_string())?;
     config.providers.check(&config.provisioning).map_err(|e| e.to_string())?;
-    let providers = config.providers.build(Path::new("/proc/self/exe")).map_err(|error| {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        format!("{error}: {}", source.unwrap_or_default())
-    })?;
+    let built = config.providers.build(&config.provisioning, Path::new("/proc/self/exe"));
+    let providers = built.map_err(|error| sprag::errors::chain(&error))?;
     Ok(Dispatcher::new(providers, config.provisioning))
 }
 
@@ -68,7 +66,20 @@ fn providers_are_built_by_name() {
     "[providers.a]\ntype = \"control-plane\"\nurl = \"http://x\"\ntoken_file = \"/nowhere/token\"",
     "/nowhere/token"
 )]
-#[case::tls("[providers.a]\ntype = \"control-plane\"\nurl = \"https://x\"\ntoken_env = \"PATH\"", "TLS")]
+#[case::no_certificates(
+    "[providers.a]\ntype = \"control-plane\"\nurl = \"https://x\"\ntoken_env = \"PATH\"\nca_file = \"/nowhere/ca\"",
+    "/nowhere/ca"
+)]
+#[case::no_certificates_for_all(
+    "[provisioning]\nca_file = \"/nowhere/ca\"\n\
+     [providers.a]\ntype = \"control-plane\"\nurl = \"https://x\"\ntoken_env = \"PATH\"",
+    "/nowhere/ca"
+)]
+#[case::no_proxy(
+    "[provisioning]\nproxy = \"gopher://x\"\n\
+     [providers.a]\ntype = \"control-plane\"\nurl = \"https://x\"\ntoken_env = \"PATH\"",
+    "proxy"
+)]
 #[case::no_url("[providers.a]\ntype = \"control-plane\"\nurl = \"x\"\ntoken_env = \"PATH\"", "URL")]
 fn what_is_wrong_is_named(#[case] text: &str, #[case] says: &str) {
     let error = built(text).err().expect("an error");

@@ -45,7 +45,7 @@ fn length() -> Duration {
 impl Storm {
     fn begin(hosts: &Hosts, id: &str, token: &str) -> Self {
         let (stop, heard, failed): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
-        let client = reqwest::Client::new();
+        let client = crate::support::client();
         let every = Duration::from_millis(1_000 * VOICES / RATE);
         let voices = (0..VOICES).map(|voice| {
             let (hosts, client, stop) = (hosts.clone(), client.clone(), stop.clone());

@@ -200,7 +200,7 @@ impl TestHost {
         let served = tokio::spawn(async move {
             serve(listener, api, &setup.http, stopped).await.expect("serving");
         });
-        Self { url, client: reqwest::Client::new(), loops, metrics, stop, served }
+        Self { url, client: crate::support::client(), loops, metrics, stop, served }
     }
 
     /// The host with nothing special.

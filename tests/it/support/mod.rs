@@ -33,3 +33,20 @@ pub fn sprag_bin() -> PathBuf {
 pub fn postgres_url() -> String {
     required("SPRAG_TEST_POSTGRES_URL")
 }
+
+/// A client for hosts of this machine: no proxy, whatever the environment says.
+pub fn client() -> reqwest::Client {
+    client_with(|builder| builder)
+}
+
+/// [`client`], with more to it.
+#[allow(clippy::disallowed_methods, reason = "the one client of tests")]
+pub fn client_with(more: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> reqwest::Client {
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    more(reqwest::Client::builder().no_proxy().tls_certs_only([])).build().expect("a client")
+}
+
+/// `GET`, of a host of this machine.
+pub async fn get(url: impl reqwest::IntoUrl) -> reqwest::Result<reqwest::Response> {
+    client().get(url).send().await
+}

@@ -120,7 +120,7 @@ impl Process {
             None => std::fs::read_to_string(state_dir.join("admin-token")).expect("the admin token"),
         };
         let admin = admin.trim().to_owned();
-        Self { child, url, client: reqwest::Client::new(), admin, log }
+        Self { child, url, client: crate::support::client(), admin, log }
     }
 
     /// Its process id.

@@ -97,7 +97,8 @@ async fn pipelining_without_reading_is_cut_off_and_takes_nobodys_place() {
     sleep(Duration::from_millis(200)).await;
     let open = async || {
         // A new connection each time, which is the only other one.
-        let text = reqwest::get(format!("{}/metrics", host.url)).await.expect("an answer").text().await;
+        let text =
+            crate::support::get(format!("{}/metrics", host.url)).await.expect("an answer").text().await;
         let text = text.expect("text");
         assert!(!text.contains("BUSY"), "a place is held: {text}");
         text.lines().find_map(|line| line.strip_prefix("sprag_http_connections ")?.parse::<u32>().ok())

@@ -52,7 +52,7 @@ async fn what_is_in_flight_is_answered(#[values(Backend::Sqlite, Backend::Postgr
         tokio::spawn(async move { read(request.json(&healthy(&id)).send().await.expect("an answer")).await });
     gate.reached().await;
     host.begin_stop();
-    let fresh = reqwest::Client::new();
+    let fresh = crate::support::client();
     while fresh.get(format!("{}/health", host.url)).send().await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

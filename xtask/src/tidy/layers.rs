@@ -7,10 +7,11 @@ use crate::tidy::tree::Tree;
 const HOST: &str = "host/src/";
 
 /// The host's modules, lowest first. A module sees its own layer and those below.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["machine"],
     &["facts"],
-    &["clock", "die_at", "metrics", "written"],
+    &["clock", "die_at", "errors", "metrics", "secret", "written"],
+    &["outgoing"],
     &["store", "policy", "provision"],
     &["advance", "recovery", "heartbeats", "revisions", "claims", "effects", "replay"],
     &["http", "loops"],

@@ -15,11 +15,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
+use super::text::cell;
+use crate::outgoing::{self, How, Outgoing, Proxy};
+use crate::secret::{Secret, SecretError, Source};
 use control::Control;
 use report::Report;
 
@@ -36,6 +39,9 @@ pub struct Args {
     /// The host's address
     #[arg(long, env = "SPRAG_URL", default_value = "http://127.0.0.1:7171")]
     url: String,
+    /// Certificates (PEM) that the host's is checked against, instead of the system's
+    #[arg(long, env = "SPRAG_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// The workspace that this agent belongs to
     #[arg(long, env = "SPRAG_WORKSPACE_ID", value_name = "ID")]
     workspace_id: String,
@@ -90,10 +96,10 @@ impl End {
 
 struct Agent<'a> {
     args: &'a Args,
-    client: Client,
+    client: Outgoing,
     register: Url,
     heartbeat: Url,
-    token: Option<String>,
+    token: Option<Secret>,
     control: Control,
     began: Instant,
     /// What the host said last, to say only what is new.
@@ -102,14 +108,21 @@ struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     fn new(args: &'a Args) -> anyhow::Result<Self> {
+        let base = outgoing::base(&args.url).context("--url (SPRAG_URL)")?;
         let at = |path: &str| {
-            let url = format!("{}/registry/{path}", args.url.trim_end_matches('/'));
-            Url::parse(&url).with_context(|| format!("{:?} is no URL", args.url))
+            let url = format!("{}/registry/{path}", base.as_str().trim_end_matches('/'));
+            Url::parse(&url).with_context(|| format!("{url:?} is no URL"))
         };
-        let token = std::env::var("SPRAG_TOKEN").ok().filter(|token| !token.is_empty());
+        let token = match Source::Variable("SPRAG_TOKEN".to_owned()).read() {
+            Ok(token) => Some(token),
+            Err(SecretError::Absent { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let how =
+            How { ca_file: args.ca_file.as_deref(), proxy: Proxy::Environment, timeout: Some(PATIENCE) };
         Ok(Self {
             args,
-            client: Client::builder().timeout(PATIENCE).build().context("making the HTTP client")?,
+            client: Outgoing::to(&base, &how)?,
             register: at("register")?,
             heartbeat: at("heartbeat")?,
             token,
@@ -175,7 +188,7 @@ impl<'a> Agent<'a> {
             match status {
                 StatusCode::OK => {
                     if let Some(token) = answer["auth_token"].as_str() {
-                        self.token = Some(token.to_owned());
+                        self.token = Some(Source::Given("the host's token").secret(token.as_bytes())?);
                     }
                     self.notice(&answer);
                     return Ok(None);
@@ -217,9 +230,9 @@ impl<'a> Agent<'a> {
     async fn post(&self, url: Url, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
         let mut pause = PAUSE;
         loop {
-            let mut request = self.client.post(url.clone()).json(body);
+            let mut request = self.client.request(Method::POST, url.clone()).json(body);
             if let Some(token) = &self.token {
-                request = request.bearer_auth(token);
+                request = request.bearer_auth(token.reveal());
             }
             let why = match request.send().await {
                 Ok(answer) if !passing(answer.status()) => {
@@ -227,7 +240,7 @@ impl<'a> Agent<'a> {
                     return Ok((status, answer.json().await.unwrap_or_default()));
                 }
                 Ok(answer) => answer.status().to_string(),
-                Err(error) => error.to_string(),
+                Err(error) => self.client.why(error),
             };
             self.say(&format!("tries again in {} ms: {why}", pause.as_millis()));
             sleep(pause).await;
@@ -246,7 +259,7 @@ impl<'a> Agent<'a> {
 
     fn say(&self, what: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
-        crate::cli::say(&format!("{seconds:>8.1}s  {} {what}", self.args.workspace_id));
+        crate::cli::say(&format!("{seconds:>8.1}s  {} {}", cell(&self.args.workspace_id), cell(what)));
     }
 }
 
@@ -257,7 +270,7 @@ fn passing(status: StatusCode) -> bool {
 }
 
 fn refused(what: &str, status: StatusCode, answer: &Value) -> anyhow::Error {
-    let detail = answer["detail"].as_str().unwrap_or_default();
+    let detail = cell(answer["detail"].as_str().unwrap_or_default());
     let hint = match status {
         StatusCode::UNAUTHORIZED => "; SPRAG_TOKEN must hold a live token of this workspace",
         _ => "",

@@ -1,11 +1,12 @@
 //! What an answer of the control plane says, and above all what it does not.
 
 use bytes::BytesMut;
-use reqwest::header::{HeaderMap, LINK};
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::outgoing::Outgoing;
 use crate::provision::{BoxStatus, ProviderError};
 
 /// Bytes of an answer.
@@ -24,17 +25,20 @@ struct Problem {
 }
 
 /// Sends, and reads a success as JSON.
-pub async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<(T, HeaderMap), ProviderError> {
-    let response = sent(request).await?;
+pub async fn json<T: DeserializeOwned>(
+    client: &Outgoing,
+    request: RequestBuilder,
+) -> Result<(T, HeaderMap), ProviderError> {
+    let response = sent(client, request).await?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let bytes = body(response).await?;
+    let bytes = body(client, response).await?;
     let read = serde_json::from_slice(&bytes);
     read.map(|value| (value, headers)).map_err(|e| unknown(format!("{status} with an unreadable body: {e}")))
 }
 
 /// Sends, and wants nothing but a success.
-pub async fn done(request: RequestBuilder) -> Result<(), ProviderError> {
-    body(sent(request).await?).await.map(|_| ())
+pub async fn done(client: &Outgoing, request: RequestBuilder) -> Result<(), ProviderError> {
+    body(client, sent(client, request).await?).await.map(|_| ())
 }
 
 /// The status, if it is that of the box that was asked about.
@@ -45,30 +49,13 @@ pub fn about(workspace_id: &str, instance_id: &str, status: BoxStatus) -> Result
     }
 }
 
-/// The next page's address. One elsewhere is an error: the token is not for there.
-pub fn next_page(here: &Url, headers: &HeaderMap) -> Result<Option<Url>, ProviderError> {
-    let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-    let Some(target) = links.flat_map(|value| value.split(',')).find_map(next) else { return Ok(None) };
-    match here.join(target) {
-        Ok(url) if url.origin() == here.origin() => Ok(Some(url)),
-        _ => Err(unknown("a next page that is elsewhere".to_owned())),
-    }
-}
-
-/// The target of one link, where it is the next.
-fn next(link: &str) -> Option<&str> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let is_next = |p: &str| matches!(p.trim(), "rel=\"next\"" | "rel=next");
-    parameters.split(';').any(is_next).then_some(target)
-}
-
-async fn sent(request: RequestBuilder) -> Result<Response, ProviderError> {
-    let response = request.send().await.map_err(failed)?;
+async fn sent(client: &Outgoing, request: RequestBuilder) -> Result<Response, ProviderError> {
+    let response = request.send().await.map_err(|e| unknown(client.why(e)))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let body = body(response).await?;
+    let body = body(client, response).await?;
     Err(refusal(status, &body))
 }
 
@@ -97,9 +84,9 @@ fn is_final(status: StatusCode) -> bool {
     status.is_client_error() && !again.contains(&status)
 }
 
-async fn body(mut response: Response) -> Result<BytesMut, ProviderError> {
+async fn body(client: &Outgoing, mut response: Response) -> Result<BytesMut, ProviderError> {
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| unknown(client.why(e)))? {
         if bytes.len() + chunk.len() > MOST {
             return Err(unknown(format!("an answer of more than {MOST} bytes")));
         }
@@ -111,17 +98,6 @@ async fn body(mut response: Response) -> Result<BytesMut, ProviderError> {
 fn clipped(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MOST_WORDS));
     text
-}
-
-/// The whole chain of causes: "error sending request" alone helps nobody.
-fn failed(error: reqwest::Error) -> ProviderError {
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        why = format!("{why}: {inner}");
-        cause = inner.source();
-    }
-    unknown(why)
 }
 
 pub fn unknown(why: String) -> ProviderError {

@@ -11,18 +11,17 @@ mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, Url, redirect};
+use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Answer, BoxSpec, BoxStatus, Call, Plugin, ProviderError, Provisioner};
-use answer::{next_page, unknown};
-
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
+use crate::errors;
+use crate::outgoing::{self, How, Outgoing, OutgoingError, Proxy, next_page};
+use crate::secret::{SecretError, Source};
+use answer::unknown;
 
 /// Boxes that we ask for by page, and pages that we follow.
 const PAGE: &str = "500";
@@ -48,50 +47,31 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why there is no such client.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error("{0:?} is no base of a URL; expected http://HOST[:PORT][/PATH]")]
-    Url(String),
-    #[error("{0:?}: this build speaks no TLS; put a local proxy before the control plane")]
-    Tls(String),
-    #[error("the HTTP client can't be made")]
-    Client(#[source] reqwest::Error),
-}
-
 /// The provider.
 #[derive(Debug)]
 pub struct ControlPlane {
-    client: Client,
+    client: Outgoing,
     base: Url,
     token: Secret,
 }
 
 impl ControlPlane {
-    /// `base`: what stands before `/v1/…`.
+    /// `base`: what stands before `/v1/…`. The system's certificates, and no proxy.
     ///
     /// # Errors
-    /// A base that is no `http` URL.
-    pub fn new(base: &str, token: Secret) -> Result<Self, ClientError> {
-        let bad = || ClientError::Url(base.to_owned());
-        let url: Url = base.parse().map_err(|_| bad())?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(ClientError::Tls(base.to_owned())),
-            _ => return Err(bad()),
-        }
-        // A secret in a URL would be shown with it.
-        let plain = url.username().is_empty() && url.password().is_none();
-        if !plain || url.query().is_some() || url.fragment().is_some() {
-            return Err(ClientError::Url("(with more than host, port and path)".to_owned()));
-        }
-        // A redirect would take the token, and the call, to who knows whom.
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .build()
-            .map_err(ClientError::Client)?;
-        Ok(Self { client, base: url, token })
+    /// A base that is no `http` or `https` URL.
+    pub fn new(base: &str, token: Secret) -> Result<Self, OutgoingError> {
+        Self::with(base, token, &How { ca_file: None, proxy: Proxy::Configured(None), timeout: None })
+    }
+
+    /// [`ControlPlane::new`], with certificates and a proxy of its own.
+    ///
+    /// # Errors
+    /// A base, a CA file or a proxy that is none.
+    pub fn with(base: &str, token: Secret, how: &How<'_>) -> Result<Self, OutgoingError> {
+        let base = outgoing::base(base)?;
+        let client = Outgoing::to(&base, how)?;
+        Ok(Self { client, base, token })
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, ProviderError> {
@@ -111,13 +91,17 @@ impl ControlPlane {
     }
 
     async fn bearer(&self) -> Result<HeaderValue, ProviderError> {
-        let token = match &self.token {
-            Secret::Value(token) => token.clone(),
-            Secret::File(path) => tokio::fs::read_to_string(path)
-                .await
-                .map_err(|e| unknown(format!("the token's file {}: {e}", path.display())))?,
+        let read = match &self.token {
+            Secret::Value(token) => Source::Given("the token").secret(token.as_bytes()),
+            Secret::File(path) => {
+                let source = Source::File(path.clone());
+                let read = tokio::task::spawn_blocking(move || source.read()).await;
+                read.map_err(|e| unknown(e.to_string()))?
+            }
         };
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+        let no_token = |e: SecretError| unknown(errors::chain(&e));
+        let token = read.map_err(no_token)?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
             .map_err(|_| unknown("the token can't be in a header".to_owned()))?;
         value.set_sensitive(true);
         Ok(value)
@@ -144,13 +128,13 @@ impl ControlPlane {
     async fn started(&self, call: &Call, id: &str, spec: &BoxSpec) -> Result<BoxStatus, ProviderError> {
         let path = ["workspaces", &call.workspace_id, "boxes", id];
         let request = self.change(Method::PUT, &path, call).await?.json(&SpecBody::of(spec));
-        answer::about(&call.workspace_id, id, answer::json(request).await?.0)
+        answer::about(&call.workspace_id, id, answer::json(&self.client, request).await?.0)
     }
 
     async fn stopped(&self, call: &Call, id: &str) -> Result<BoxStatus, ProviderError> {
         let path = ["workspaces", &call.workspace_id, "boxes", id];
         let request = self.change(Method::DELETE, &path, call).await?;
-        let status = answer::about(&call.workspace_id, id, answer::json(request).await?.0)?;
+        let status = answer::about(&call.workspace_id, id, answer::json(&self.client, request).await?.0)?;
         match status.state {
             super::BoxState::Stopped => Ok(status),
             super::BoxState::Running => Err(unknown("a stop was answered and the box runs".to_owned())),
@@ -160,7 +144,7 @@ impl ControlPlane {
     async fn fenced(&self, call: &Call) -> Result<Vec<BoxStatus>, ProviderError> {
         let path = ["workspaces", &call.workspace_id, "fence"];
         let request = self.change(Method::POST, &path, call).await?;
-        let boxes: Vec<BoxStatus> = answer::json(request).await?.0;
+        let boxes: Vec<BoxStatus> = answer::json(&self.client, request).await?.0;
         if boxes.iter().any(|one| one.workspace_id != call.workspace_id) {
             return Err(unknown("a fence was answered with another workspace's boxes".to_owned()));
         }
@@ -170,13 +154,13 @@ impl ControlPlane {
     async fn delivered(&self, call: &Call, id: &str, plugins: &[Plugin]) -> Result<(), ProviderError> {
         let path = ["workspaces", &call.workspace_id, "boxes", id, "plugins"];
         let request = self.change(Method::PUT, &path, call).await?.json(&json!({ "plugins": plugins }));
-        answer::done(request).await
+        answer::done(&self.client, request).await
     }
 
     async fn asked(&self, workspace_id: &str, id: &str) -> Result<BoxStatus, ProviderError> {
         let url = self.url(&["workspaces", workspace_id, "boxes", id])?;
         let request = self.request(Method::GET, url).await?;
-        answer::about(workspace_id, id, answer::json(request).await?.0)
+        answer::about(workspace_id, id, answer::json(&self.client, request).await?.0)
     }
 
     async fn all(&self) -> Result<Vec<BoxStatus>, ProviderError> {
@@ -185,9 +169,9 @@ impl ControlPlane {
         let mut all = Vec::new();
         for _ in 0..MOST_PAGES {
             let request = self.request(Method::GET, url.clone()).await?;
-            let (mut page, headers): (Vec<BoxStatus>, _) = answer::json(request).await?;
+            let (mut page, headers): (Vec<BoxStatus>, _) = answer::json(&self.client, request).await?;
             all.append(&mut page);
-            match next_page(&url, &headers)? {
+            match next_page(&url, &headers).map_err(|e| unknown(e.to_string()))? {
                 Some(next) => url = next,
                 None => return Ok(all),
             }

@@ -53,7 +53,7 @@ impl Agent {
 /// One for all agents, which share its connections.
 fn client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
-    CLIENT.get_or_init(reqwest::Client::new)
+    CLIENT.get_or_init(crate::support::client)
 }
 
 fn merged(one: &Value, other: &Value) -> Value {
