@@ -50,6 +50,11 @@ impl Status {
         }
     }
 
+    /// Whether an agent in this status was heard of and is counted among the live ones.
+    pub const fn lives(self) -> bool {
+        matches!(self, Online | Degraded)
+    }
+
     /// The event that a workspace entering this status leaves in the log.
     pub const fn event_type(self) -> &'static str {
         match self {
@@ -224,8 +229,10 @@ impl Runtimes {
 /// Where an edge leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To one of these, in order of preference.
+    /// To one of these, in order of preference. Staying is no move.
     FirstOf(&'static [Status]),
+    /// To this one, from there too: what has begun is begun anew.
+    Anew(Status),
     /// To the status the row had before the claim, or to failed.
     PriorOrFailed,
 }
@@ -241,6 +248,10 @@ pub struct EdgeRow {
 
 const fn edge(cause: CauseKind, from: &'static [Status], to: &'static [Status]) -> EdgeRow {
     EdgeRow { cause, runtimes: Runtimes::All, from, to: Target::FirstOf(to) }
+}
+
+const fn edge_anew(cause: CauseKind, from: &'static [Status], to: Status) -> EdgeRow {
+    EdgeRow { cause, runtimes: Runtimes::All, from, to: Target::Anew(to) }
 }
 
 const fn edge_for(
@@ -263,10 +274,11 @@ pub const EDGES: &[EdgeRow] = &[
     edge_for(Silence, Runtimes::NotExternal, &[Online, Degraded], &[Offline]),
     edge_for(Silence, Runtimes::OnlyExternal, &[Online, Degraded], &[AwaitingAgent]),
     edge(Probed, &[Online, Degraded], &[Offline]),
+    edge(Probed, &[Provisioning], &[Failed]),
     edge(ProvisioningFor, &[Provisioning], &[Failed]),
     edge(IdleFor, &[Online, Degraded], &[Hibernated]),
-    edge(Restart, &[Online, Degraded, Offline, Failed], &[Provisioning]),
-    edge(SwitchProvider, &[Online, Degraded, Offline, Failed], &[Provisioning]),
+    edge_anew(Restart, &[Provisioning, Online, Degraded, Offline, Failed], Provisioning),
+    edge_anew(SwitchProvider, &[Provisioning, Online, Degraded, Offline, Failed], Provisioning),
     edge(Pause, &[Provisioning, AwaitingAgent, Online, Degraded, Offline, Failed, Hibernated], &[Paused]),
     edge(Resume, &[Paused], &[Provisioning]),
     edge(Wake, &[Hibernated], &[Provisioning]),
@@ -301,10 +313,11 @@ impl Edge {
     }
 
     /// The statuses a policy may be asked about, in order of preference. The
-    /// status the row already has is not one of them: staying is no move.
+    /// status the row already has is one of them only where it is entered anew.
     pub fn candidates(&self) -> Vec<Status> {
         match self.row.to {
             Target::FirstOf(to) => to.iter().copied().filter(|to| *to != self.from).collect(),
+            Target::Anew(to) => vec![to],
             Target::PriorOrFailed => Vec::new(),
         }
     }
@@ -329,7 +342,9 @@ impl Edge {
     pub fn back_to(&self, prior: Status) -> Result<Move, NoSuchEdge> {
         match self.row.to {
             Target::PriorOrFailed => Ok(Move { from: self.from, to: prior, cause: self.row.cause }),
-            Target::FirstOf(_) => Err(NoSuchEdge { from: self.from, cause: self.row.cause }),
+            Target::FirstOf(_) | Target::Anew(_) => {
+                Err(NoSuchEdge { from: self.from, cause: self.row.cause })
+            }
         }
     }
 }

@@ -94,7 +94,10 @@ impl Protocol {
         let first = row.epoch == 0;
         (first || self.again)
             && row.claim.is_none()
-            && (row.status == self.prior() || row.status == Status::Failed)
+            // A boot that nobody heard of yet can be begun anew.
+            && (row.status == self.prior()
+                || row.status == Status::Failed
+                || (self.again && row.status == Status::Provisioning))
     }
 }
 

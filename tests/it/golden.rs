@@ -26,6 +26,7 @@ const CODES: &[&str] = &[
     "agent-returned",
     "agent-started",
     "ancestor-paused",
+    "boot-failed",
     "box-not-running",
     "confirm-data-loss",
     "error-rate-high",

@@ -61,19 +61,36 @@ fn no_status_and_cause_have_two_rows() {
 }
 
 #[test]
-fn staying_is_no_candidate_and_only_a_target_can_be_moved_to() {
+fn only_a_command_begins_a_status_anew_and_only_a_target_can_be_moved_to() {
     for row in EDGES {
         let runtime = if row.runtimes == Runtimes::OnlyExternal { "external" } else { "hermes" };
         for from in row.from {
             let edge = from.edge(row.cause, runtime).expect("a row is an edge");
-            assert!(!edge.candidates().contains(from));
+            let anew = *from == Status::Provisioning
+                && [CauseKind::Restart, CauseKind::SwitchProvider].contains(&row.cause);
+            assert_eq!(edge.candidates().contains(from), anew, "{from} on {}", row.cause);
             for to in Status::ALL {
-                let listed =
-                    matches!(row.to, Target::FirstOf(targets) if targets.contains(&to) && to != *from);
+                let listed = match row.to {
+                    Target::FirstOf(targets) => targets.contains(&to) && to != *from,
+                    Target::Anew(target) => to == target,
+                    Target::PriorOrFailed => false,
+                };
                 assert_eq!(edge.to(to).is_ok(), listed, "{from} → {to} on {}", row.cause);
             }
         }
     }
+}
+
+/// A boot that is stuck is what an operator restarts; and one whose box is not running has failed.
+#[test]
+fn a_boot_can_be_begun_anew_and_can_be_found_over() {
+    for cause in [CauseKind::Restart, CauseKind::SwitchProvider] {
+        let edge = Status::Provisioning.edge(cause, "hermes").expect("an edge");
+        let anew = edge.to(Status::Provisioning).expect("a move");
+        assert_eq!((anew.from(), anew.to()), (Status::Provisioning, Status::Provisioning));
+    }
+    let probed = Status::Provisioning.edge(CauseKind::Probed, "hermes").map(|e| e.candidates());
+    assert_eq!(probed, Ok(vec![Status::Failed]));
 }
 
 #[test]

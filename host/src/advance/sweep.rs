@@ -53,6 +53,11 @@ impl Found {
         self.judged.decision.question.workspace.provider.as_deref()
     }
 
+    /// Whether it was alive when it was judged.
+    pub fn lives(&self) -> bool {
+        self.judged.decision.question.workspace.status.lives()
+    }
+
     /// Where it would go, and why.
     pub fn moves(&self) -> Option<(Status, &Reason)> {
         match &self.judged.decision.outcome {

@@ -52,7 +52,7 @@ enum Verb {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::Show { id, wait: true, host } => follow(id, host).await,
+        Verb::Show { id, wait: true, host } => Ok(exit_code(&follow(id, host).await?)),
         Verb::Show { id, wait: false, host } => {
             let claim = host.call(Method::GET, &format!("claims/{id}"), |r| r).await?;
             let steps = claim["steps"].as_array().into_iter().flatten();
@@ -65,9 +65,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints each step once it is over, and then how the claim ended. A claim that
-/// did not commit is exit code 1.
-pub(super) async fn follow(id: &str, host: &Host) -> anyhow::Result<ExitCode> {
+/// Prints each step once it is over, and then how the claim ended; the claim as it then is.
+pub(super) async fn follow(id: &str, host: &Host) -> anyhow::Result<Value> {
     let mut shown = BTreeSet::new();
     loop {
         let claim = host
@@ -81,10 +80,14 @@ pub(super) async fn follow(id: &str, host: &Host) -> anyhow::Result<ExitCode> {
         }
         if over {
             super::print(&claim_line(&claim))?;
-            let committed = claim["state"] == "committed";
-            return Ok(if committed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(claim);
         }
     }
+}
+
+/// A claim that did not commit is exit code 1.
+pub(super) fn exit_code(ended: &Value) -> ExitCode {
+    if ended["state"] == "committed" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn claim_line(claim: &Value) -> String {

@@ -47,7 +47,9 @@ pub fn table() -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text.push_str("\nNothing leads out of removed. Staying in a status is no move.\n");
+    text.push_str(
+        "\nNothing leads out of removed. Staying in a status is no move, but a command may begin it anew.\n",
+    );
     text
 }
 
@@ -58,7 +60,7 @@ pub fn mermaid() -> String {
         for to in Status::ALL {
             let causes: Vec<_> = EDGES
                 .iter()
-                .filter(|row| from != to && row.from.contains(&from) && leads_to(row, to))
+                .filter(|row| row.from.contains(&from) && leads_to(row, from, to))
                 .map(|row| row.cause.as_str())
                 .collect();
             if !causes.is_empty() {
@@ -88,9 +90,10 @@ pub fn json() -> Value {
     json!({ "statuses": Status::ALL, "edges": rows })
 }
 
-fn leads_to(row: &EdgeRow, to: Status) -> bool {
+fn leads_to(row: &EdgeRow, from: Status, to: Status) -> bool {
     match row.to {
-        Target::FirstOf(targets) => targets.contains(&to),
+        Target::FirstOf(targets) => from != to && targets.contains(&to),
+        Target::Anew(target) => to == target,
         // The prior status can be any; of these arrows only the certain one is drawn.
         Target::PriorOrFailed => to == Status::Failed,
     }
@@ -99,6 +102,7 @@ fn leads_to(row: &EdgeRow, to: Status) -> bool {
 fn targets(row: &EdgeRow) -> Vec<&'static str> {
     match row.to {
         Target::FirstOf(to) => to.iter().map(|status| status.as_str()).collect(),
+        Target::Anew(to) => vec![to.as_str()],
         Target::PriorOrFailed => vec!["(the status before the claim)", Status::Failed.as_str()],
     }
 }

@@ -10,6 +10,7 @@ mod flags;
 mod log;
 pub mod machine;
 pub mod migrate;
+mod online;
 pub mod policy;
 pub mod record;
 pub mod replay;

@@ -1,14 +1,15 @@
 //! `sprag workspace …`: what an operator does to a workspace, from the shell.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::claim;
 use super::client::{Host, Listed};
 use super::text::{cell, field};
+use super::{claim, online};
 
 /// What every verb here is about, said once.
 const ABOUT: &str = "\
@@ -16,9 +17,11 @@ A workspace is one agent as the registry knows it. Where it names a provider, \
 that provider runs its agent in a box, and commands stop and start it.
 
 A command is refused, or opens a claim: the record of how it is carried out, \
-whatever becomes of this shell. --wait shows it to its end; so does `sprag claim \
-show CLAIM --wait`. Exit codes: 0 done (without --wait: begun), 1 it was begun and \
-could not be carried out, 2 refused.";
+whatever becomes of this shell. --wait shows it to its end and, where it starts a box, \
+waits for the agent: until it is online, or it is known that it is not, and why. \
+--wait=claim ends with the claim, and so does `sprag claim show CLAIM --wait`. Exit \
+codes: 0 done (without --wait: begun), 1 it was begun and could not be carried out, or \
+its agent did not come online, 2 refused.";
 
 #[derive(clap::Args)]
 #[command(after_help = ABOUT)]
@@ -98,11 +101,21 @@ struct Commanded {
     watch: Watch,
 }
 
+/// What a command is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Until {
+    Online,
+    Claim,
+}
+
 #[derive(clap::Args)]
 struct Watch {
-    /// Show each step as it is over, until the claim has ended
-    #[arg(long)]
-    wait: bool,
+    /// Show each step as it is over, until the agent is online; or only until the claim has ended
+    #[arg(long, value_name = "UNTIL", num_args = 0..=1, require_equals = true, default_missing_value = "online")]
+    wait: Option<Until>,
+    /// How many seconds --wait gives an agent whose box was started
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    wait_seconds: u64,
     #[command(flatten)]
     host: Host,
 }
@@ -163,10 +176,12 @@ impl Commanded {
 
 impl Watch {
     async fn claim(&self, id: Option<&str>) -> anyhow::Result<ExitCode> {
-        match id {
-            Some(id) if self.wait => claim::follow(id, &self.host).await,
-            _ => Ok(ExitCode::SUCCESS),
+        let (Some(id), Some(until)) = (id, self.wait) else { return Ok(ExitCode::SUCCESS) };
+        let ended = claim::follow(id, &self.host).await?;
+        if until == Until::Claim || ended["state"] != "committed" || !online::is_awaited(&ended) {
+            return Ok(claim::exit_code(&ended));
         }
+        online::wait(&ended, &self.host, Duration::from_secs(self.wait_seconds)).await
     }
 }
 

@@ -1,6 +1,7 @@
-//! Boxes that are not running, as their provider says. The question is about the
-//! instance that was listed; whatever was answered, the row is read again before
-//! anything follows from it. No answer is no evidence.
+//! Boxes that are not running, as their provider says: of rows that live, and of
+//! those that boot. The question is about the instance that was listed; whatever
+//! was answered, the row is read again before anything follows from it. No answer
+//! is no evidence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,7 +166,7 @@ impl Instances {
         if now.claim_id.is_some() {
             return Err("claimed");
         }
-        if !matches!(is.status, Status::Online | Status::Degraded) {
+        if !matches!(is.status, Status::Provisioning | Status::Online | Status::Degraded) {
             return Err("moved");
         }
         let Some(instance) = is.instance_id.clone().filter(|id| !id.is_empty()) else {
@@ -177,6 +178,10 @@ impl Instances {
         if is.last_heartbeat_at != was.last_heartbeat_at {
             // Its agent has spoken since the row was listed.
             return Err("heard");
+        }
+        if is.status != was.status {
+            // It registered, say: what was a boot lives now.
+            return Err("moved");
         }
         Ok((now, Probe { instance_id: instance, running: false }))
     }

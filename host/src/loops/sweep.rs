@@ -12,7 +12,6 @@ use super::driver::Tally;
 use super::trust::Trust;
 use crate::advance::{Advance, Found, Look, Settled};
 use crate::facts::{Cause, Timestamp};
-use crate::machine::Status;
 use crate::store::{
     BrakeLimits, BrakeState, ByProvider, Down, Due, FLEET, Snapshot, Still, Store, StoreError, Sweep,
     provider_scope,
@@ -163,7 +162,7 @@ impl Sweeper {
         let mut down = Vec::new();
         for Asked { facts, cause, mut still } in asked {
             // What does not live yet is no share of what lives.
-            if matches!(facts.workspace.status, Status::Online | Status::Degraded) {
+            if facts.workspace.status.lives() {
                 let provider = facts.workspace.provider.clone();
                 still.down = Some(Down { provider, limits: self.limits });
             }
@@ -183,15 +182,18 @@ impl Sweeper {
         if down.is_empty() {
             return Ok(());
         }
-        let held = if sweep == Sweep::Provisioning {
-            self.held().await?
-        } else {
-            let mut wanted = wanted(&down);
+        // What does not live yet is held where the brake holds, and asks for nothing.
+        let mut held = Held::default();
+        if down.iter().any(|found| !found.lives()) {
+            held = self.held().await?;
+        }
+        let mut wanted = wanted(&down);
+        if !wanted.is_empty() {
             if full {
                 self.foresee(sweep, after_ms, &of, &mut wanted).await?;
             }
-            Held(self.store.ask_brake(&wanted, &self.limits).await?)
-        };
+            held.0.extend(self.store.ask_brake(&wanted, &self.limits).await?);
+        }
         let (braked, free): (Vec<_>, Vec<_>) =
             down.into_iter().partition(|found| held.includes(found.provider()));
         if !braked.is_empty() {
@@ -267,6 +269,7 @@ impl Sweeper {
 }
 
 /// The scopes in which nothing goes down.
+#[derive(Default)]
 pub(super) struct Held(BTreeSet<String>);
 
 impl Held {
@@ -291,10 +294,10 @@ pub(super) fn tolerated<T>(
     }
 }
 
-/// How many of these would go down, by provider.
+/// How many of those that live would go down, by provider.
 fn wanted(down: &[Found]) -> ByProvider {
     let mut wanted = ByProvider::new();
-    for found in down {
+    for found in down.iter().filter(|found| found.lives()) {
         count(&mut wanted, found.provider());
     }
     wanted

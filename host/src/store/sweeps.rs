@@ -20,7 +20,7 @@ use crate::facts::Timestamp;
 pub enum Sweep {
     /// Live rows that were not heard of.
     Silence,
-    /// Live rows whose box a provider can be asked about.
+    /// Rows that live or boot, whose box a provider can be asked about.
     Instances,
     /// Rows that have been provisioning.
     Provisioning,
@@ -89,7 +89,7 @@ impl Sweep {
         match self {
             Sweep::Silence => "status IN ('online', 'degraded') AND claim_id IS NULL",
             Sweep::Instances => {
-                "status IN ('online', 'degraded') AND claim_id IS NULL
+                "status IN ('provisioning', 'online', 'degraded') AND claim_id IS NULL
                 AND provider IS NOT NULL AND instance_id IS NOT NULL AND runtime <> 'external'
                 AND instance_id <> ''"
             }

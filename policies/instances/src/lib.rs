@@ -1,14 +1,17 @@
-//! The `instances` policy: a workspace whose box is not running is offline.
+//! The `instances` policy: a workspace whose box is not running is offline; one
+//! that boots in such a box has failed.
 //!
-//! | To | Verdict | Code | When |
-//! |---|---|---|---|
-//! | offline | allow | `box-not-running` | the row's own instance is not running |
+//! | From | To | Verdict | Code | When |
+//! |---|---|---|---|---|
+//! | online, degraded | offline | allow | `box-not-running` | the row's own instance is not running |
+//! | provisioning | failed | allow | `boot-failed` | the same |
 //!
 //! Not believed, and so an abstention, is an answer about an instance that is
 //! not the row's; one within `grace` of the row's coming into its status, since
 //! a provider may list a new box late; and one while the last heartbeat is
-//! younger than `heard-within`. Both are off at 0. The box of runtime
-//! `external` is not the platform's. Everything else: abstain.
+//! younger than `heard-within` (of a boot: its own, not one of the box before).
+//! Both are off at 0. The box of runtime `external` is not the platform's.
+//! Everything else: abstain.
 
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ pub struct Instances;
 impl Policy for Instances {
     const NAME: &'static str = "instances";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const SUMMARY: &'static str = "A workspace whose box is not running is offline.";
+    const SUMMARY: &'static str = "A workspace whose box is not running is offline, or its boot has failed.";
     const THRESHOLDS: &'static [Threshold] = &[
         Threshold { fact: "workspace.status-since", setting: "grace" },
         Threshold { fact: "workspace.last-heartbeat-at", setting: "heard-within" },
@@ -39,16 +42,25 @@ impl Policy for Instances {
 }
 
 impl Guard for Instances {
-    const INTERESTS: &'static [Interest] =
-        &[Interest::EVERYWHERE.causes(&[CauseKind::Probed]).statuses(&[Status::Online, Status::Degraded])];
+    const INTERESTS: &'static [Interest] = &[Interest::EVERYWHERE.causes(&[CauseKind::Probed]).statuses(&[
+        Status::Provisioning,
+        Status::Online,
+        Status::Degraded,
+    ])];
 
     fn decide(request: &Request<Settings>, candidate: Status) -> Verdict {
         let Cause::Probed(probe) = &request.cause else { return Verdict::Abstain };
         let gone = !probe.running && is_its_own(probe, &request.workspace);
-        if candidate == Status::Offline && gone && is_believed(request) {
-            Verdict::allow("box-not-running").detail("its provider says that its box is not running")
-        } else {
-            Verdict::Abstain
+        if !gone || !is_believed(request) {
+            return Verdict::Abstain;
+        }
+        match (request.workspace.status, candidate) {
+            (Status::Online | Status::Degraded, Status::Offline) => {
+                Verdict::allow("box-not-running").detail("its provider says that its box is not running")
+            }
+            (Status::Provisioning, Status::Failed) => Verdict::allow("boot-failed")
+                .detail("its provider says that its box is not running, and its agent never came online"),
+            _ => Verdict::Abstain,
         }
     }
 }
@@ -65,8 +77,11 @@ fn is_its_own(probe: &Probe, row: &Workspace) -> bool {
 fn is_believed(request: &Request<Settings>) -> bool {
     let ago = |time| Duration::from_millis(request.now.saturating_sub(time));
     let row = &request.workspace;
+    // What was heard before a boot began, the box before it said.
+    let its_own = |at: &u64| row.status != Status::Provisioning || *at >= row.status_since;
+    let heard = row.last_heartbeat_at.filter(its_own);
     ago(row.status_since) >= request.settings.grace
-        && row.last_heartbeat_at.is_none_or(|at| ago(at) >= request.settings.heard_within)
+        && heard.is_none_or(|at| ago(at) >= request.settings.heard_within)
 }
 
 sprag_policy::export!(Instances);

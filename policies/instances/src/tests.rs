@@ -15,8 +15,17 @@ fn gone() -> Ask {
     probed("i-1", false)
 }
 
+/// A boot since a minute ago, whose box is not running.
+fn ended() -> Ask {
+    gone().workspace(|row| (row.status, row.status_since) = (Provisioning, NOW - 60_000))
+}
+
 fn code(ask: &Ask) -> Option<String> {
-    match ask.of::<Instances>(Offline) {
+    code_of(ask, Offline)
+}
+
+fn code_of(ask: &Ask, candidate: Status) -> Option<String> {
+    match ask.of::<Instances>(candidate) {
         Verdict::Allow(reason) => Some(reason.code),
         Verdict::Deny(reason) => panic!("nothing is denied: {reason:?}"),
         Verdict::Abstain => None,
@@ -32,6 +41,35 @@ fn a_row_without_its_box_is_offline() {
             assert_eq!(code(&row(probed("i-1", true))), None);
         }
     }
+}
+
+#[test]
+fn a_boot_without_its_box_has_failed() {
+    for kind in ["workspace", "platform"] {
+        assert_eq!(code_of(&ended().kind(kind), Failed).as_deref(), Some("boot-failed"));
+    }
+    let running = probed("i-1", true).workspace(|row| row.status = Provisioning);
+    let another = probed("i-2", false).workspace(|row| row.status = Provisioning);
+    for ask in [running, another, ended().runtime("external")] {
+        assert_eq!(code_of(&ask, Failed), None);
+    }
+    // Each status has its own way down.
+    assert_eq!(code(&ended()), None);
+    assert_eq!(code_of(&gone(), Failed), None);
+}
+
+#[test]
+fn a_boot_has_its_grace_and_is_heard_by_its_own_word_alone() {
+    let grace = |ms| ended().setting("grace", Duration::from_millis(ms));
+    assert_eq!(code_of(&grace(60_001), Failed), None);
+    assert_eq!(code_of(&grace(60_000), Failed).as_deref(), Some("boot-failed"));
+    let heard = |ago: u64| {
+        let heard = ended().workspace(|row| row.last_heartbeat_at = Some(NOW - ago));
+        heard.setting("heard-within", Duration::from_secs(90))
+    };
+    assert_eq!(code_of(&heard(60_001), Failed).as_deref(), Some("boot-failed"), "the box before said it");
+    assert_eq!(code_of(&heard(60_000), Failed), None);
+    assert_eq!(code_of(&heard(0), Failed), None);
 }
 
 #[test]
@@ -91,7 +129,7 @@ fn it_is_asked_about_probes_only_and_trusts_them_by_default() {
     let manifest = manifest::<Instances>();
     let [interest] = manifest.interests.as_slice() else { panic!("{manifest:?}") };
     assert_eq!(interest.causes, [CauseKind::Probed]);
-    assert_eq!(interest.statuses, [Online, Degraded]);
+    assert_eq!(interest.statuses, [Provisioning, Online, Degraded]);
     let settings: Vec<_> = manifest.settings.iter().map(|s| (s.name.as_str(), s.default.clone())).collect();
     assert_eq!(settings, [("grace", Setting::Duration(0)), ("heard-within", Setting::Duration(0))]);
     let thresholds: Vec<_> = manifest.thresholds.iter().map(|t| t.setting.as_str()).collect();

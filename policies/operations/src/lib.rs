@@ -15,8 +15,8 @@
 //! | `active-tasks` | restart | online with tasks, not forced |
 //!
 //! A restart is the cure of a degraded agent, so its tasks don't stand in the
-//! way there; those of a row that is offline or failed are only what its last
-//! heartbeat said. Force answers `active-tasks` and nothing else. To pause and
+//! way there; those of a row that is offline, failed or boots are only what its
+//! last heartbeat said. Force answers `active-tasks` and nothing else. To pause and
 //! to remove is always allowed: whoever wants a workspace stopped gets it
 //! stopped.
 //!

@@ -77,6 +77,9 @@ fn tasks_count_where_they_are_live_and_a_restart_cures_a_degraded_agent() {
         (Restart, Degraded, false),
         (Restart, Offline, false),
         (Restart, Failed, false),
+        // What its last heartbeat said, the box before said.
+        (Restart, Provisioning, false),
+        (SwitchProvider, Provisioning, false),
         (SwitchProvider, Online, true),
         (SwitchProvider, Degraded, true),
         (SwitchProvider, Offline, false),

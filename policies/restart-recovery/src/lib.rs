@@ -5,6 +5,7 @@
 //! |---|---|---|---|---|
 //! | silence | offline | restart | `went-silent` | `after-silence` is off |
 //! | probed | offline | restart | `box-not-running` | `after-probed` is off |
+//! | probed | failed | restart | `boot-failed` | `after-failed-boot` is off |
 //! | provisioning-for | failed | restart | `never-came-up` | `after-provisioning-for` is off, as it is by default |
 //! | silence, of a row that is down | (nowhere) | restart | `still-down` | `while-down` is off, or it is not time |
 //!
@@ -12,7 +13,8 @@
 //! restarts it at once never lets it. So a row that `provisioning-for` failed is
 //! left alone for `failed-for`, and one that is offline for `down-for`. That is also
 //! how a restart that had to wait for its cooldown, or that did not help, is asked
-//! for again; until nothing was heard of the agent for `give-up-after`.
+//! for again; until nothing was heard of the agent for `give-up-after`. A boot whose
+//! box is not running any more is another matter: nothing boots there.
 //!
 //! Everything else: nothing. The box of runtime `external` is not the
 //! platform's to start; and a workspace that an agent's own report failed has a
@@ -29,6 +31,8 @@ sprag_policy::settings! {
         pub after_silence: bool = true,
         /// Whether a workspace whose box is not running is restarted.
         pub after_probed: bool = true,
+        /// Whether a workspace is restarted whose box ended before its agent came online.
+        pub after_failed_boot: bool = true,
         /// Whether a workspace that never came up is restarted.
         pub after_provisioning_for: bool = false,
         /// Whether a workspace that stays down is restarted again.
@@ -62,7 +66,9 @@ impl Recovery for RestartRecovery {
         Interest::EVERYWHERE
             .causes(&[CauseKind::Silence, CauseKind::Probed])
             .statuses(&[Status::Online, Status::Degraded]),
-        Interest::EVERYWHERE.causes(&[CauseKind::ProvisioningFor]).statuses(&[Status::Provisioning]),
+        Interest::EVERYWHERE
+            .causes(&[CauseKind::Probed, CauseKind::ProvisioningFor])
+            .statuses(&[Status::Provisioning]),
         Interest::EVERYWHERE.causes(&[CauseKind::Silence]).statuses(&[Status::Offline, Status::Failed]),
     ];
 
@@ -71,6 +77,7 @@ impl Recovery for RestartRecovery {
         let (wanted, code) = match (&request.cause, request.outcome.moved_to()) {
             (Cause::Silence(_), Some(Status::Offline)) => (settings.after_silence, "went-silent"),
             (Cause::Probed(_), Some(Status::Offline)) => (settings.after_probed, "box-not-running"),
+            (Cause::Probed(_), Some(Status::Failed)) => (settings.after_failed_boot, "boot-failed"),
             (Cause::ProvisioningFor(_), Some(Status::Failed)) => {
                 (settings.after_provisioning_for, "never-came-up")
             }

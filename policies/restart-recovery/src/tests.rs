@@ -7,18 +7,19 @@ use super::*;
 use Status::*;
 
 /// Each loss: from where, why, to where, its code and its switch.
-fn losses() -> [(Status, Cause, Status, &'static str, &'static str); 5] {
+fn losses() -> [(Status, Cause, Status, &'static str, &'static str); 6] {
     let gone = || Cause::Probed(Probe { instance_id: "i-1".to_owned(), running: false });
     [
         (Online, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
         (Degraded, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
         (Online, gone(), Offline, "box-not-running", "after-probed"),
         (Degraded, gone(), Offline, "box-not-running", "after-probed"),
+        (Provisioning, gone(), Failed, "boot-failed", "after-failed-boot"),
         (Provisioning, Cause::ProvisioningFor(600_000), Failed, "never-came-up", "after-provisioning-for"),
     ]
 }
 
-const SWITCHES: [&str; 3] = ["after-silence", "after-probed", "after-provisioning-for"];
+const SWITCHES: [&str; 4] = ["after-silence", "after-probed", "after-failed-boot", "after-provisioning-for"];
 
 fn code(ask: &AskRecovery) -> Option<String> {
     match ask.plan::<RestartRecovery>().as_slice() {
@@ -95,7 +96,9 @@ fn it_is_asked_about_losses_only() {
         manifest.interests.iter().any(|i| i.causes.contains(&cause) && i.statuses.contains(&status))
     };
     for cause in [CauseKind::Silence, CauseKind::Probed] {
-        assert!(asked(cause, Online) && asked(cause, Degraded) && !asked(cause, Provisioning), "{cause:?}");
+        let boots = cause == CauseKind::Probed;
+        assert!(asked(cause, Online) && asked(cause, Degraded), "{cause:?}");
+        assert_eq!(asked(cause, Provisioning), boots, "{cause:?}");
     }
     assert!(asked(CauseKind::Silence, Offline) && asked(CauseKind::Silence, Failed));
     assert!(!asked(CauseKind::Probed, Offline) && !asked(CauseKind::Silence, Paused));
@@ -105,6 +108,7 @@ fn it_is_asked_about_losses_only() {
     let expected = [
         ("after-silence", Setting::Flag(true)),
         ("after-probed", Setting::Flag(true)),
+        ("after-failed-boot", Setting::Flag(true)),
         ("after-provisioning-for", Setting::Flag(false)),
         ("while-down", Setting::Flag(true)),
         ("down-for", Setting::Duration(60_000)),

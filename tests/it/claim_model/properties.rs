@@ -75,6 +75,9 @@ pub(super) fn must_happen(protocol: &Protocol) -> Vec<Property<Protocol>> {
         }));
     }
     if protocol.again {
+        properties.push(Property::sometimes("a boot is begun anew", |_, state: &State| {
+            state.row.claim.is_some_and(|claim| claim.prior == Status::Provisioning)
+        }));
         properties.push(Property::sometimes("a second claim commits", |_, state: &State| {
             state.workers[1] == Worker::Gone && ended(state).is_some_and(|row| row.instance.is_some())
         }));

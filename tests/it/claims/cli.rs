@@ -35,7 +35,8 @@ async fn spoken(scene: &Scene, id: &str) -> Running {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_from_the_shell(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let scene = Scene::new(backend).await;
-    let made = sprag(&scene, &["workspace", "create", "eddie", "--provider", RED, "--wait"]).await.exits(0);
+    let made =
+        sprag(&scene, &["workspace", "create", "eddie", "--provider", RED, "--wait=claim"]).await.exits(0);
     let mut first = serde_json::Deserializer::from_str(&made.out).into_iter::<Value>();
     let body = first.next().expect("a body").expect("JSON");
     let id = body["id"].as_str().expect("an id");
@@ -43,11 +44,11 @@ async fn a_life_from_the_shell(#[values(Backend::Sqlite, Backend::Postgres)] bac
     let one = spoken(&scene, id).await;
 
     sprag(&scene, &["workspace", "restart", id]).await.refused(&["409", "DENIED_BY_POLICY", "tasks running"]);
-    let restarted = sprag(&scene, &["workspace", "restart", id, "--force", "--wait"]).await.exits(0);
+    let restarted = sprag(&scene, &["workspace", "restart", id, "--force", "--wait=claim"]).await.exits(0);
     restarted.shows(&[&["claim"], &["stop_old", "done"], &["start_new", "done"], &["restart", "committed"]]);
     assert_ne!(spoken(&scene, id).await.at, one.at);
 
-    let args = ["workspace", "switch-provider", id, "--to", BLUE, "--force", "--wait"];
+    let args = ["workspace", "switch-provider", id, "--to", BLUE, "--force", "--wait=claim"];
     let switched = sprag(&scene, &args).await.exits(0);
     switched.shows(&[
         &["stop_old", "done"],
@@ -62,7 +63,7 @@ async fn a_life_from_the_shell(#[values(Backend::Sqlite, Backend::Postgres)] bac
     for (verb, status) in
         [("hibernate", "hibernated"), ("wake", "online"), ("pause", "paused"), ("resume", "online")]
     {
-        let ran = sprag(&scene, &["workspace", verb, id, "--force", "--wait"]).await.exits(0);
+        let ran = sprag(&scene, &["workspace", verb, id, "--force", "--wait=claim"]).await.exits(0);
         ran.shows(&[&[verb, "committed"]]);
         if status == "online" {
             spoken(&scene, id).await;
@@ -101,9 +102,10 @@ async fn what_did_not_commit_is_1(#[values(Backend::Sqlite, Backend::Postgres)] 
     let one = scene.workspace(RED).await;
     let full = What::Refuse { status: 422, code: "NO_ROOM" };
     scene.plane.faults.always(Where::verb(Verb::Start), full);
-    let made = sprag(&scene, &["workspace", "create", "w", "--provider", BLUE, "--wait"]).await.exits(1);
+    let made =
+        sprag(&scene, &["workspace", "create", "w", "--provider", BLUE, "--wait=claim"]).await.exits(1);
     made.shows(&[&["start_new", "failed", "(NO_ROOM):"], &["create", "failed", "(NO_ROOM):"]]);
-    let failed = sprag(&scene, &["workspace", "restart", &one.id, "--force", "--wait"]).await.exits(1);
+    let failed = sprag(&scene, &["workspace", "restart", &one.id, "--force", "--wait=claim"]).await.exits(1);
     failed.shows(&[&["stop_old", "done"], &["start_new", "failed"], &["restart", "failed", "(NO_ROOM):"]]);
 
     let told = sprag(&scene, &["workspace", "restart", &one.id]).await.exits(0);
@@ -118,7 +120,7 @@ async fn each_step_is_shown_when_it_is_over() {
     let scene = Scene::new(Backend::Sqlite).await;
     let one = scene.workspace(RED).await;
     scene.plane.faults.always(Where::provider(BLUE).only(Verb::Start), What::Before(Duration::from_secs(4)));
-    let args = ["workspace", "switch-provider", &one.id, "--to", BLUE, "--force", "--wait"];
+    let args = ["workspace", "switch-provider", &one.id, "--to", BLUE, "--force", "--wait=claim"];
     let mut watching = command(&scene, &args).stdout(Stdio::piped()).spawn().expect("running sprag");
     let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
     while !lines.next_line().await.expect("a line").expect("more").contains("write_provider") {}
@@ -150,4 +152,46 @@ async fn what_can_not_be_asked_is_2() {
     scene.host().call(Method::DELETE, &path, Some(ADMIN), None).await.ok();
     sprag(&scene, &["workspace", "switch-provider", &one.id, "--to", BLUE]).await.refused(&["410"]);
     assert_eq!(scene.command(&one.id, "pause", to(RED)).await.problem().0, 410);
+}
+
+/// It waits for the agent, and says what became of it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_is_for_the_agent(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let scene = Scene::new(backend).await;
+    let one = scene.workspace(RED).await;
+    let id = one.id.as_str();
+    let restart = ["workspace", "restart", id, "--force", "--wait"];
+    let speaks = async {
+        scene
+            .until("the new box runs", async || {
+                let row = scene.row(id).await;
+                row["claim_id"].is_null() && row["status"] == "provisioning"
+            })
+            .await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        spoken(&scene, id).await
+    };
+    let (ran, _) = tokio::join!(sprag(&scene, &restart), speaks);
+    ran.exits(0).shows(&[&["restart", "committed"], &[id, "is", "online"]]);
+
+    let ends = async {
+        scene.until("it boots", async || scene.row(id).await["status"] == "provisioning").await;
+        scene.until("no claim is open", async || scene.row(id).await["claim_id"].is_null()).await;
+        let at = scene.running(id).await.at;
+        scene.plane.end(&at.provider, id, &at.instance);
+        let old = "UPDATE workspaces SET probe_at = 0, status_since = status_since - 60000";
+        scene.db.sql(old).await;
+        scene.host().loops.tick("instances").await.expect("the loop").expect("a tick");
+    };
+    let (ran, ()) = tokio::join!(sprag(&scene, &restart), ends);
+    ran.exits(1).shows(&[&["restart", "committed"], &[id, "not", "online:", "failed,", "running,"]]);
+
+    scene.until("recovery is through", async || scene.row(id).await["status"] == "provisioning").await;
+    scene.until("no claim is open", async || scene.row(id).await["claim_id"].is_null()).await;
+    let args = ["workspace", "switch-provider", id, "--to", BLUE, "--force", "--wait", "--wait-seconds", "1"];
+    let ran = sprag(&scene, &args).await.exits(1);
+    ran.shows(&[&["switch_provider", "committed"], &["not", "online", "after", "1", "nothing", "heard"]]);
+    // What starts no box has nobody to wait for.
+    sprag(&scene, &["workspace", "pause", id, "--wait"]).await.exits(0).shows(&[&["pause", "committed"]]);
 }

@@ -1,6 +1,7 @@
 //! Commands against a control plane that can be told to fail: case 3 of the
 //! design's cases, line by line, and every step with every fault.
 
+mod boots;
 mod case3;
 mod cli;
 mod crash;
@@ -62,6 +63,14 @@ impl Scene {
     /// A workspace whose first box runs at `provider` and has spoken.
     pub(crate) async fn workspace(&self, provider: &str) -> Running {
         self.workspace_with(json!({ "name": "w", "provider": provider })).await
+    }
+
+    /// A workspace whose first box runs at `provider` and has not spoken.
+    pub(crate) async fn boot(&self, provider: &str) -> String {
+        let body = json!({ "name": "w", "provider": provider });
+        let made = self.host().admin(Method::POST, "/workspaces", body).await.ok();
+        self.ended(made["claim_id"].as_str().expect("a claim")).await;
+        made["id"].as_str().expect("an id").to_owned()
     }
 
     async fn workspace_with(&self, body: Value) -> Running {

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::{BLUE, RED, to};
 use crate::provision::outside::stop_all;
 use crate::provision::soon;
+use crate::support::cli;
 use crate::support::db::TestDb;
 use crate::support::process::{Process, beat};
 use crate::support::sprag_bin;
@@ -213,6 +214,36 @@ async fn a_box_is_restarted_moved_and_removed(
     ground.gone(&id, &last).await;
     ground.no_box(&id).await;
     assert_eq!(ground.row(&id).await["status"], "removed");
+}
+
+/// As the README has it, over and over: each `--wait` leaves an agent that can be commanded again.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_waited_for_can_be_commanded_at_once(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ground = Ground::new(backend).await;
+    let made = json!({ "name": "w", "provider": RED });
+    let made = ground.host().admin(Method::POST, "workspaces", Some(made)).await;
+    let id = made["id"].as_str().expect("an id");
+    ground.becomes(id, "online").await;
+    for round in 0..10 {
+        let target = if round % 2 == 0 { BLUE } else { RED };
+        for args in [
+            &["workspace", "restart", id, "--wait"][..],
+            &["workspace", "switch-provider", id, "--to", target, "--wait"],
+        ] {
+            let ran = cli::sprag(&ground.host().url, args).await.exits(0);
+            ran.shows(&[&[id, "is", "online"]]);
+        }
+        assert_eq!(ground.group(id).await.provider, target);
+    }
+    // Nor need one wait.
+    for command in ["restart", "switch-provider", "restart"] {
+        ground.carried_out(id, command, to(BLUE)).await;
+    }
+    ground.becomes(id, "online").await;
+    assert_eq!(ground.group(id).await.provider, BLUE);
 }
 
 #[rstest]

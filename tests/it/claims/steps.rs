@@ -13,9 +13,11 @@ use super::{BLUE, RED, Running, Scene, to};
 use crate::support::control_plane::{Verb, What, Where};
 
 /// The commands that open a claim, and the status they are given in.
-const COMMANDS: [(CommandKind, &str); 6] = [
+const COMMANDS: [(CommandKind, &str); 8] = [
     (CommandKind::Restart, "online"),
     (CommandKind::SwitchProvider, "online"),
+    (CommandKind::Restart, "provisioning"),
+    (CommandKind::SwitchProvider, "provisioning"),
     (CommandKind::Pause, "online"),
     (CommandKind::Hibernate, "online"),
     (CommandKind::Resume, "paused"),
@@ -46,6 +48,10 @@ fn faults() -> Vec<(What, Option<u32>, bool)> {
 
 /// A workspace in the status that a command is given in.
 async fn standing(scene: &Scene, status: &str) -> Running {
+    if status == "provisioning" {
+        let id = scene.boot(RED).await;
+        return scene.running(&id).await;
+    }
     let one = scene.workspace(RED).await;
     match status {
         "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use rstest::rstest;
-use sprag::loops::LoopsConfig;
+use sprag::advance::Advanced;
+use sprag::facts::{Cause, Readiness};
+use sprag::loops::{BrakeConfig, LoopsConfig};
 use sprag::machine::Status;
 use sprag::provision::BoxState;
 use sprag::store::Backend;
@@ -13,6 +15,15 @@ use super::provider::Says;
 use super::race::{Rival, against, outrun};
 use super::{MINUTE, Watch, both, boxed, fleet, flipped, left, nothing, pass, patient, seen, set};
 use crate::claims::Scene;
+use crate::support::fleet::{Fleet, Made};
+
+/// A row in each status in which a box is asked about, each for a minute.
+async fn asked_about(fleet: &Fleet) -> Vec<Made> {
+    let mut all = both(fleet, "claude-code").await.to_vec();
+    all.push(boxed(fleet, "claude-code", Status::Provisioning).await);
+    pass(fleet, MINUTE).await;
+    all
+}
 
 /// The two ways in which it should flip: an event says why, and recovery's restart is owed.
 #[rstest]
@@ -41,6 +52,86 @@ async fn a_row_without_its_box_goes_offline(
     assert_eq!(owed, ["restart"]);
 }
 
+/// A boot whose box is not running is over: it is known at the next tick, and not when its limit is.
+#[rstest]
+#[tokio::test]
+async fn a_boot_whose_box_ended_has_failed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let fleet = fleet(backend).await;
+    let made = boxed(&fleet, "claude-code", Status::Provisioning).await;
+    let claimed = boxed(&fleet, "claude-code", Status::Provisioning).await;
+    set(&fleet, &claimed.id, "claim_id = 'c'").await;
+    pass(&fleet, MINUTE).await;
+    let before = [seen(&fleet, &made.id).await, seen(&fleet, &claimed.id).await];
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    watch.provider.says(Says::Is(BoxState::Running));
+    assert_eq!(watch.tick("instances").await, left(1, "running"));
+    pass(&fleet, MINUTE).await;
+    watch.provider.says(Says::Is(BoxState::Stopped));
+    assert_eq!(watch.tick("instances").await, flipped(1));
+    let after = seen(&fleet, &made.id).await;
+    let (row, was) = (&after.row, &before[0].row);
+    assert_eq!((row.workspace.status, row.version), (Status::Failed, was.version + 1));
+    assert_eq!(row.workspace.instance_id, was.workspace.instance_id, "whoever restarts it stops that one");
+    let event = after.events.last().expect("an event");
+    let reason = event.reason.as_ref().map(|reason| reason.code.as_str());
+    assert_eq!((event.cause.as_str(), reason), ("probed", Some("boot-failed")));
+    let owed: Vec<_> = after.owed.iter().map(|effect| effect.kind.as_str()).collect();
+    assert_eq!(owed, ["restart"]);
+    assert_eq!(seen(&fleet, &claimed.id).await, before[1], "its claim's holder knows better");
+}
+
+/// What boots is no share of what lives: it is not counted, and held where the brake holds.
+#[rstest]
+#[tokio::test]
+async fn the_brake_holds_boots_and_does_not_count_them(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fleet = fleet(backend).await;
+    let lives = boxed(&fleet, "claude-code", Status::Online).await;
+    let mut boots = Vec::new();
+    for _ in 0..3 {
+        boots.push(boxed(&fleet, "claude-code", Status::Provisioning).await);
+    }
+    pass(&fleet, MINUTE).await;
+    let brake = BrakeConfig { share: 0.0, number: 1, ..patient() };
+    let watch =
+        Watch::with(&fleet, fleet.advance.clone(), Arc::default(), "host", LoopsConfig::default(), brake);
+    watch.trusted(&fleet).await;
+    assert_eq!(watch.tick("instances").await, flipped(4), "one lived, and one may go down");
+    let wanted = "SELECT MAX(wanted) FROM brakes";
+    assert_eq!(fleet.db.number(wanted).await, 1);
+
+    for made in [&lives, &boots[0]] {
+        set(&fleet, &made.id, "status = 'provisioning'").await;
+    }
+    fleet.db.sql("UPDATE brakes SET state = 'held'").await;
+    pass(&fleet, MINUTE).await;
+    assert_eq!(watch.tick("instances").await, left(2, "braked"));
+}
+
+/// The agent of a boot registers while the provider is asked: it lives, whatever is answered.
+#[rstest]
+#[tokio::test]
+async fn a_boot_that_comes_up_while_the_provider_is_asked_is_left(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fleet = fleet(backend).await;
+    let made = boxed(&fleet, "claude-code", Status::Provisioning).await;
+    pass(&fleet, MINUTE).await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    let other = fleet.clone();
+    watch.provider.whilst(move |id| {
+        let other = other.clone();
+        async move {
+            let registered = Cause::Registered(Readiness::default());
+            let moved = other.advance.workspace(&id, &registered, None).await.expect("answered");
+            assert!(matches!(moved, Advanced::Moved { to: Status::Online, .. }), "{moved:?}");
+        }
+    });
+    assert_eq!(watch.tick("instances").await, left(1, "moved"));
+    assert_eq!(fleet.row(&made.id).await.workspace.status, Status::Online);
+}
+
 /// Raced while the provider is asked: the row is read again, and the tally says why it is left.
 #[rstest]
 #[tokio::test]
@@ -66,11 +157,11 @@ async fn what_changes_while_the_provider_is_asked_is_left(
 ) {
     let (rival, why) = race;
     let fleet = fleet(backend).await;
-    let all = both(&fleet, "claude-code").await;
+    let all = asked_about(&fleet).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     let (act, before) = against(&fleet, &all, rival);
     watch.provider.whilst(act);
-    assert_eq!(watch.tick("instances").await, left(2, why));
+    assert_eq!(watch.tick("instances").await, left(3, why));
     rival.undo(&fleet, &all).await;
     before.holds(&fleet, &all).await;
 }
@@ -100,10 +191,10 @@ async fn what_changes_before_the_write_is_left(
     rival: Rival,
 ) {
     let fleet = fleet(backend).await;
-    let all = both(&fleet, "claude-code").await;
+    let all = asked_about(&fleet).await;
     let (path, before) = outrun(&fleet, &all, rival);
     let watch = Watch::over(&fleet, path).await;
-    assert_eq!(watch.tick("instances").await, left(2, "outran"));
+    assert_eq!(watch.tick("instances").await, left(3, "outran"));
     before.holds(&fleet, &all).await;
 }
 
@@ -178,7 +269,6 @@ async fn nobody_asks_about_what_has_no_box(#[values(Backend::Sqlite, Backend::Po
         "instance_id = ''",
         "provider = NULL",
         "claim_id = 'c'",
-        "status = 'provisioning'",
         "status = 'awaiting_agent'",
         "status = 'offline'",
         "status = 'failed'",
@@ -243,4 +333,35 @@ async fn a_box_that_died_is_started_again(#[values(Backend::Sqlite, Backend::Pos
     ];
     assert!(moves.starts_with(&expected), "{moves:?}");
     assert_eq!(scene.plane.journal.most_running_at_once(&old.id), 1, "two boxes ran at once");
+}
+
+/// End to end: a box that ends before its agent has spoken is known to have failed, and started again.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_that_crashed_is_started_again(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let scene = Scene::new(backend).await;
+    let id = scene.boot("red").await;
+    let first = scene.running(&id).await;
+    scene.plane.end("red", &id, &first.at.instance);
+    scene
+        .until("its end is noticed", async || {
+            // As if it had been booting for a minute; the host's own first tick may be the one that sees it.
+            scene.db.sql("UPDATE workspaces SET probe_at = 0, status_since = status_since - 60000").await;
+            scene.host().loops.tick("instances").await.expect("the loop").expect("a tick");
+            let events = scene.db.store.events(Some(&id), None, 100).await.expect("reading events");
+            events.iter().any(|event| event.cause == "probed")
+        })
+        .await;
+    scene.until("a new box runs", async || !scene.plane.running(&id).is_empty()).await;
+    scene.settled(&id).await;
+    let new = scene.running(&id).await;
+    assert_ne!(new.at.instance, first.at.instance);
+    assert_eq!(scene.host().beat(&id, &new.token).await.ok()["workspace_status"], "online");
+    let events = scene.db.store.events(Some(&id), None, 100).await.expect("reading events");
+    let moves: Vec<_> = events.iter().filter_map(|event| Some((event.to?, event.cause.as_str()))).collect();
+    let expected =
+        [(Status::Online, "heartbeat"), (Status::Provisioning, "restart"), (Status::Failed, "probed")];
+    assert!(moves.starts_with(&expected), "{moves:?}");
 }

@@ -97,7 +97,7 @@ async fn each_sweep_sees_its_own(#[values(Backend::Sqlite, Backend::Postgres)] b
     db.sql("UPDATE workspaces SET status = 'removed' WHERE id = 'removed'").await;
     db.sql("UPDATE workspaces SET status = 'provisioning' WHERE id = 'booting'").await;
     assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, ["boxless", "external", "online"]);
-    assert_eq!(taken(&db.store, Sweep::Instances, 0).await, ["online"]);
+    assert_eq!(taken(&db.store, Sweep::Instances, 0).await, ["booting", "online"]);
     assert_eq!(taken(&db.store, Sweep::Provisioning, 60_000).await, ["booting"]);
     assert_eq!(taken(&db.store, Sweep::Idle, 0).await, ["external", "online"]);
 }

@@ -77,8 +77,11 @@ const SPEAK: &str = "
         WHERE t.hash = $3 AND t.revoked_at IS NULL AND t.instance_id = claims.new_instance_id
     )";
 
+/// A boot counts from here, where its box has been started: what came before was
+/// the old box's stop.
 const END_ROW: &str = "
-    UPDATE workspaces SET claim_id = NULL, provider = $4, instance_id = $5
+    UPDATE workspaces SET claim_id = NULL, provider = $4, instance_id = $5,
+        status_since = CASE WHEN status = 'provisioning' THEN (SELECT now FROM clock) ELSE status_since END
     WHERE id = $1 AND claim_id = $2 AND claim_epoch = $3 RETURNING version";
 
 const END_ROW_MOVED: &str = "
