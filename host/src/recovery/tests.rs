@@ -105,7 +105,8 @@ fn who_is_entitled_to_what() {
         let down = matches!(status, Status::Paused | Status::Hibernated | Status::Removed);
         assert_eq!(ok(&Action::StopInstance, &plain(status)), down, "{status}");
         assert_eq!(ok(&Action::ReconcilePlugins, &plain(status)), !down, "{status}");
-        let restarts = matches!(status, Status::Online | Status::Degraded | Status::Offline | Status::Failed);
+        let stays_down = [Status::AwaitingAgent, Status::Paused, Status::Hibernated, Status::Removed];
+        let restarts = !stays_down.contains(&status);
         assert_eq!(ok(&Action::Restart, &plain(status)), restarts, "{status}");
         assert!(ok(&Action::Notify("x".to_owned()), &plain(status)));
     }
