@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub use sweep::{Found, Look, Settled};
 
 use crate::die_at;
-use crate::facts::{Answer, Cause, Command, Decision, Denial, Outcome, Question, Reason, Vote};
+use crate::facts::{Answer, Bound, Cause, Command, Decision, Denial, Fault, Outcome, Question, Reason};
 use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
@@ -422,10 +422,7 @@ pub async fn decide(
         if revision.number == 0 { no_revision(&question) } else { Outcome::of(&question.candidates, &votes) };
     for vote in &votes {
         if let Answer::Error(fault) = &vote.answer {
-            // Each is counted; the log names the 1st, 2nd, 4th, 8th, … so that it survives them.
-            if metrics.policy_failed(&vote.by.policy, &fault.code).is_power_of_two() {
-                warn_fault(vote, &fault.code, &fault.detail, &question.workspace.id);
-            }
+            warn_fault(metrics, &vote.by, fault, "denies every candidate", &question.workspace.id);
         }
     }
     metrics.decided(question.cause.kind(), &outcome);
@@ -442,13 +439,19 @@ fn no_revision(question: &Question) -> Outcome {
     Outcome::Held { denials: question.candidates.iter().map(deny).collect() }
 }
 
-fn warn_fault(vote: &Vote, code: &str, detail: &str, workspace_id: &str) {
+/// Each is counted; the log names a module's 1st, 2nd, 4th, 8th, … so that it survives them.
+fn warn_fault(metrics: &Metrics, by: &Bound, fault: &Fault, means: &str, workspace_id: &str) {
+    if !metrics.policy_failed(by, &fault.code).is_power_of_two() {
+        return;
+    }
     tracing::warn!(
-        policy.name = vote.by.policy,
-        policy.digest = vote.by.digest,
-        fault = code,
+        policy.name = by.policy,
+        policy.version = by.version,
+        policy.digest = by.digest,
+        fault = fault.code,
         workspace.id = workspace_id,
-        "a policy failed, which denies every candidate: {detail}"
+        "a policy failed, which {means}: {}",
+        fault.detail
     );
 }
 

@@ -201,6 +201,38 @@ impl Config {
         url.unwrap_or_else(|| format!("http://{}", self.listen)).trim_end_matches('/').to_owned()
     }
 
+    /// What verbs beside `serve` need of a host's configuration: its limits, and
+    /// where it keeps its files. Nothing that is given: the defaults.
+    ///
+    /// # Errors
+    /// A file that can't be read or names an unknown key.
+    pub fn of_verb(
+        file: Option<&Path>,
+        database_url: Option<&str>,
+        state_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let mut config = file.map_or_else(|| Ok(Self::default()), Self::read)?;
+        if let Some(url) = database_url {
+            url.clone_into(&mut config.database_url);
+        }
+        if let Some(dir) = state_dir {
+            config.state_dir = Some(dir.to_owned());
+        }
+        Ok(config)
+    }
+
+    /// Where this host keeps compiled code.
+    pub fn compiled_dir(&self) -> PathBuf {
+        self.state_dir().join("compiled")
+    }
+
+    /// The same for a verb that is no host: where `asked` for, or where a host
+    /// has made it.
+    pub fn compiled_before(&self, asked: Option<&Path>) -> Option<PathBuf> {
+        let dir = self.compiled_dir();
+        (asked.is_some() || (*self != Self::default() && dir.is_dir())).then_some(dir)
+    }
+
     /// Where this host keeps its own files.
     pub fn state_dir(&self) -> PathBuf {
         if let Some(dir) = &self.state_dir {
@@ -216,12 +248,4 @@ impl Config {
             None => PathBuf::from(".sprag"),
         }
     }
-}
-
-/// The `[limits]` of a configuration file, for verbs that need nothing else of it.
-///
-/// # Errors
-/// A file that can't be read or names an unknown key.
-pub fn limits(file: Option<&Path>) -> anyhow::Result<Limits> {
-    file.map_or_else(|| Ok(Limits::default()), |path| Config::read(path).map(|config| config.limits))
 }

@@ -4,6 +4,7 @@
 //! the two by exhaustive matches. The serde forms here are the recorded ones:
 //! `GET /decisions/{id}`, `sprag record` and the golden cases all show them.
 
+mod limits;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::machine::{CauseKind, Status};
 
+pub use limits::ModuleLimits;
 pub use recovery::{
     Action, Asked, Cooldown, CooldownAnswer, CooldownQuestion, Fate, Plan, PlanAnswer, RecoveryQuestion,
     Ruling, Trigger,

@@ -1,7 +1,9 @@
 //! What the host counts, in Prometheus terms. One registry per host, not a
 //! global, so that tests run many hosts in one process.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -12,8 +14,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::clock;
-use crate::facts::{Asked, Fate, Outcome};
+use crate::facts::{Asked, Bound, Fate, Outcome};
 use crate::machine::{CauseKind, Move};
+
+/// Modules and codes whose faults are counted for the log.
+const FAULTS_OF_MODULES: usize = 4_096;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct MovedLabels {
@@ -115,6 +120,8 @@ pub struct Metrics {
     outran: Family<CauseLabels, Counter>,
     decided: Family<DecidedLabels, Counter>,
     faults: Family<FaultLabels, Counter>,
+    /// By digest and code, for the log alone: digests would be too many series.
+    faults_of_modules: Mutex<HashMap<(String, String), u64>>,
     requests: Family<RequestLabels, Counter>,
     actions: Family<ActionLabels, Counter>,
     claims_opened: Family<ClaimLabels, Counter>,
@@ -148,6 +155,7 @@ impl Default for Metrics {
             outran: Family::default(),
             decided: Family::default(),
             faults: Family::default(),
+            faults_of_modules: Mutex::default(),
             requests: Family::default(),
             actions: Family::default(),
             claims_opened: Family::default(),
@@ -257,10 +265,17 @@ impl Metrics {
         self.decided.get_or_create(&DecidedLabels { cause: cause.as_str(), outcome }).inc();
     }
 
-    /// Counts a failure; how many of its kind there are now.
-    pub(crate) fn policy_failed(&self, policy: &str, code: &str) -> u64 {
-        let labels = FaultLabels { policy: policy.to_owned(), code: code.to_owned() };
-        self.faults.get_or_create(&labels).inc() + 1
+    /// Counts a failure; how many of its kind this very module has had: a new one begins at 1.
+    pub(crate) fn policy_failed(&self, by: &Bound, code: &str) -> u64 {
+        let labels = FaultLabels { policy: by.policy.clone(), code: code.to_owned() };
+        self.faults.get_or_create(&labels).inc();
+        let mut seen = self.faults_of_modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= FAULTS_OF_MODULES {
+            seen.clear();
+        }
+        let count = seen.entry((by.digest.clone(), code.to_owned())).or_default();
+        *count += 1;
+        *count
     }
 
     pub(crate) fn asked(&self, asked: &Asked) {

@@ -17,6 +17,8 @@ mod loops;
 mod machine;
 mod outgoing;
 mod policy_dir;
+mod policy_faults;
+mod policy_limits;
 mod provision;
 mod recovery;
 mod sandbox;

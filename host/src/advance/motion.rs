@@ -1,8 +1,8 @@
 //! What a step sets in motion, whatever became of the guards; and where the
 //! table has no edge, and nobody judges, all the same.
 
-use super::{Advance, Advanced};
-use crate::facts::{Cause, Decision, Fate, Outcome, PlanAnswer, Question};
+use super::{Advance, Advanced, warn_fault};
+use crate::facts::{Cause, CooldownAnswer, Decision, Fate, Outcome, PlanAnswer, Question};
 use crate::machine::NoSuchEdge;
 use crate::policy::Revision;
 use crate::recovery::{self, Fired};
@@ -20,10 +20,9 @@ impl Advance {
         }
         recovery::plan(revision, decision).await;
         for plan in &decision.recovery {
-            if let PlanAnswer::Error(fault) = &plan.answer
-                && self.metrics.policy_failed(&plan.by.policy, &fault.code).is_power_of_two()
-            {
-                tracing::warn!(policy.name = plan.by.policy, fault = fault.code, "a recovery policy failed");
+            if let PlanAnswer::Error(fault) = &plan.answer {
+                let id = &decision.question.workspace.id;
+                warn_fault(&self.metrics, &plan.by, fault, "sets nothing in motion", id);
             }
         }
         let mut owes = Vec::new();
@@ -34,6 +33,12 @@ impl Advance {
             let last = fired.map(|(at, _)| at);
             let fired = Fired { last_at: last, times: fired.map_or(0, |(_, times)| times) };
             recovery::rule(revision, decision, asked, fired).await;
+            for ruling in &asked.cooldowns {
+                if let CooldownAnswer::Error(fault) = &ruling.answer {
+                    let id = &decision.question.workspace.id;
+                    warn_fault(&self.metrics, &ruling.by, fault, "means \"not now\"", id);
+                }
+            }
             self.metrics.asked(asked);
             if asked.fate == Fate::Owed {
                 owes.push(Owe {

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 
 use super::client::{Host, Refused};
 use super::text::{cell, field};
-use crate::config::limits;
+use crate::config::Config;
 use crate::errors;
+use crate::facts::ModuleLimits;
 use crate::policy::Limits;
-use crate::revisions::{Wanted, read_dir, read_file};
+use crate::revisions::{Wanted, limits_beside, read_dir, read_file};
 
 /// Bytes of one module that are read to be uploaded.
-const UPLOAD_BYTES: usize = 256 << 20;
+const UPLOAD_BYTES: u64 = 256 << 20;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,6 +36,9 @@ enum Verb {
         /// The host's configuration file: its [limits] hold here too
         #[arg(long, env = "SPRAG_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
+        /// The host's state directory: what it has compiled is not compiled again
+        #[arg(long, env = "SPRAG_STATE_DIR", value_name = "DIR")]
+        state_dir: Option<PathBuf>,
     },
     /// Upload modules and make them the active revision, in this order
     Activate {
@@ -67,7 +71,9 @@ enum Verb {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::Inspect { file, config } => inspect(file, config.as_deref()).await,
+        Verb::Inspect { file, config, state_dir } => {
+            inspect(file, config.as_deref(), state_dir.as_deref()).await
+        }
         Verb::Activate { paths, replace, host } => activate(paths, *replace, host).await,
         Verb::Revisions { limit, host } => {
             let all = host.call(Method::GET, "policies/revisions", |r| r).await?;
@@ -84,20 +90,26 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn inspect(file: &Path, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let sandbox = super::sandbox(limits(config)?, None)?;
-    // What a module says is shown as a cell, in an error too.
+async fn inspect(file: &Path, config: Option<&Path>, state_dir: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let config = Config::of_verb(config, None, state_dir)?;
+    let sandbox = super::sandbox(config.limits.clone(), config.compiled_before(state_dir))?;
+    let own = limits_beside(file).await?;
     let refusing = || format!("refusing {}", file.display());
-    let bytes = read_file(file, sandbox.limits()).await.with_context(refusing)?;
-    let loaded = sandbox.load(bytes).await.map_err(|error| anyhow!(cell(&errors::chain(&error))));
-    let module = loaded.with_context(refusing)?;
-    let about = json!({ "digest": module.digest(), "hooks": module.hooks(), "manifest": module.manifest() });
+    let limits = sandbox.limits().of_module(&own).with_context(refusing)?;
+    let bytes = read_file(file, &limits).await.with_context(refusing)?;
+    // What a module says is shown as a cell, in an error too.
+    let loaded = sandbox.load_with(bytes, &own).await;
+    let module = loaded.map_err(|error| anyhow!(cell(&errors::chain(&error)))).with_context(refusing)?;
+    let (hooks, manifest) = (module.hooks(), module.manifest());
+    let about = json!({ "digest": module.digest(), "hooks": hooks, "limits": own, "manifest": manifest });
     super::print_json(&about)
 }
 
 async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Result<ExitCode> {
     // The host judges by its own limits, which are not known here.
-    let theirs = Limits { module_bytes: UPLOAD_BYTES, ..Limits::default() };
+    let most = ModuleLimits { module_bytes: Some(UPLOAD_BYTES), ..ModuleLimits::all(u64::MAX) };
+    let theirs = Limits { max: most, ..Limits::default() };
+    let theirs = Limits { module_bytes: theirs.most().module_bytes, ..theirs };
     let wanted = match paths {
         [dir] if dir.is_dir() => read_dir(dir, &theirs).await?,
         files => {
@@ -108,6 +120,7 @@ async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Resu
                     label: file.display().to_string(),
                     bytes,
                     settings: Default::default(),
+                    limits: Default::default(),
                 });
             }
             wanted
@@ -122,7 +135,9 @@ async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Resu
             .await
             .with_context(|| format!("uploading {}", one.label))?;
         names.extend(info["name"].as_str().map(str::to_owned));
-        modules.push(json!({ "digest": info["digest"], "settings": one.settings }));
+        let Wanted { label, settings, limits, .. } = one;
+        modules
+            .push(json!({ "digest": info["digest"], "file": label, "settings": settings, "limits": limits }));
     }
     let dropped = dropped(host, &names).await?;
     if !dropped.is_empty() {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::text::cell;
-use crate::config::limits;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::policy::Revision;
 use crate::replay::{Closeness, ask_again, differences, read_line};
@@ -28,6 +28,9 @@ pub struct Args {
     /// The host's configuration file: its [limits] hold here too
     #[arg(long, env = "SPRAG_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The host's state directory: what it has compiled is not compiled again
+    #[arg(long, env = "SPRAG_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Compare the words for people as well, not only verdicts and codes
     #[arg(long)]
     strict: bool,
@@ -94,7 +97,9 @@ impl Args {
 }
 
 async fn revision(args: &Args) -> anyhow::Result<Revision> {
-    let sandbox = super::sandbox(limits(args.config.as_deref())?, None)?;
+    let (url, state_dir) = (args.database_url.as_deref(), args.state_dir.as_deref());
+    let config = Config::of_verb(args.config.as_deref(), url, state_dir)?;
+    let sandbox = super::sandbox(config.limits.clone(), config.compiled_before(state_dir))?;
     if let Some(dir) = &args.policy_dir {
         return load_dir(&sandbox, dir).await.context("loading the policies");
     }

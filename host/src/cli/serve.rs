@@ -51,7 +51,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What it could not start, or could not end, cleanly.
 pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow::Result<()> {
-    config.http.module_bytes = config.limits.module_bytes;
+    config.http.module_bytes = config.limits.most().module_bytes;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
     config.listen = listener.local_addr()?;
@@ -70,7 +70,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
     store.migrate().await.context("migrating the database")?;
     let metrics = Arc::new(Metrics::default());
-    let sandbox = super::sandbox(config.limits.clone(), Some(config.state_dir().join("compiled")))?;
+    let sandbox = super::sandbox(config.limits.clone(), Some(config.compiled_dir()))?;
     let revisions = Arc::new(Revisions::new(store.clone(), sandbox, metrics.clone()));
     if let Err(error) = revisions.follow().await {
         tracing::error!(error = &error as &dyn std::error::Error, "the active revision can't be loaded");

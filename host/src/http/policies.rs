@@ -17,8 +17,8 @@ use super::body::{Id, Payload, Wasm};
 use super::error::{Answer, Problem, ProblemBody};
 use super::page::Page;
 use super::views::RevisionBody;
-use crate::facts::Setting;
-use crate::revisions::{ModuleInfo, RevisionError, Revisions, WrittenSettings};
+use crate::facts::{ModuleLimits, Setting};
+use crate::revisions::{ModuleInfo, RevisionError, Revisions, Uploaded, WrittenSettings};
 
 /// The revision that decides
 #[utoipa::path(
@@ -129,8 +129,23 @@ pub(super) struct RevisionRequest {
 pub(super) struct WantedModule {
     /// Of a module that was uploaded.
     digest: String,
+    /// How errors call it.
+    file: Option<String>,
     /// Those that differ from the module's defaults; a duration is a string such as `5m`.
     settings: Option<WrittenSettings>,
+    /// Its own limits, within what `[limits.max]` allows.
+    limits: Option<ModuleLimits>,
+}
+
+impl WantedModule {
+    fn uploaded(self) -> Uploaded {
+        Uploaded {
+            digest: self.digest,
+            file: self.file,
+            settings: self.settings.unwrap_or_default(),
+            limits: self.limits.unwrap_or_default(),
+        }
+    }
 }
 
 /// Activate a new revision
@@ -153,7 +168,7 @@ pub(super) async fn activate(
     Payload(body): Payload<RevisionRequest>,
 ) -> Answer<(StatusCode, Json<RevisionBody>)> {
     let wanted = body.modules.unwrap_or_default().into_iter();
-    let wanted = wanted.map(|m| (m.digest, m.settings.unwrap_or_default())).collect();
+    let wanted = wanted.map(WantedModule::uploaded).collect();
     let row = to_its_end(async move { revisions.activate_uploaded(wanted).await }).await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }

@@ -1,9 +1,9 @@
 //! Turns what wasmtime says into one of our errors.
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::engine::{Meter, Refused};
-use super::{Limits, PolicyError};
+use super::{Limits, PolicyError, fault};
 
 /// Longest explanation that is kept of an error that is not ours.
 const WHY_BYTES: usize = 500;
@@ -26,7 +26,7 @@ pub fn classify(error: &wasmtime::Error, phase: Phase, meter: &Meter, limits: &L
         None => {}
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {
-        return of_trap(*trap, limits);
+        return of_trap(*trap, error, limits);
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return PolicyError::Busy { limit: limits.concurrency };
@@ -40,7 +40,7 @@ pub fn classify(error: &wasmtime::Error, phase: Phase, meter: &Meter, limits: &L
     }
 }
 
-fn of_trap(trap: Trap, limits: &Limits) -> PolicyError {
+fn of_trap(trap: Trap, error: &wasmtime::Error, limits: &Limits) -> PolicyError {
     match trap {
         Trap::OutOfFuel => PolicyError::OutOfFuel { limit: limits.fuel },
         Trap::Interrupt => PolicyError::OutOfTime { limit_ms: limits.call_ms },
@@ -50,17 +50,35 @@ fn of_trap(trap: Trap, limits: &Limits) -> PolicyError {
         | Trap::InvalidDiscriminant
         | Trap::InvalidChar
         | Trap::UnalignedPointer => PolicyError::BadAnswer { what: trap.to_string() },
-        other => PolicyError::Trap { why: other.to_string() },
+        other => PolicyError::Trap { why: fault::trapped(other, error) },
     }
 }
 
 /// An error and its sources on one line, cut to a length that can be recorded.
 pub fn why(error: &wasmtime::Error) -> String {
-    clip(format!("{error:#}"))
+    // A backtrace would take all the room.
+    match error.downcast_ref::<WasmBacktrace>() {
+        Some(_) => clip(error.root_cause().to_string()),
+        None => clip(format!("{error:#}")),
+    }
 }
 
-/// Cuts a text at a character's edge.
-pub fn clip(mut text: String) -> String {
+/// Text of a module or a file for people: what would not show, or would show as
+/// something else, is escaped.
+pub fn escaped(text: &str) -> String {
+    let shows = |c: char| matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match shows(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_debug()),
+        }
+        shown
+    })
+}
+
+/// Escapes a text and cuts it at a character's edge.
+pub fn clip(text: String) -> String {
+    let mut text = escaped(&text);
     if text.len() > WHY_BYTES {
         let end = (0..=WHY_BYTES).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         text.truncate(end);

@@ -7,6 +7,7 @@
 //! of a decision's 9 (heartbeat policy, measured against the same calls made
 //! synchronously).
 
+use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use wasmtime::{
     Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
 };
 
-use super::{Limits, PolicyError};
+use super::{Limits, PolicyError, fault};
 
 /// What host code may use of a fiber's stack beyond the guest's share. An
 /// overflow there would abort the process.
@@ -26,9 +27,6 @@ const HOST_STACK_BYTES: usize = 512 << 10;
 /// those cost anything; elsewhere every byte is copied, so there it is small.
 const KEEP_RESIDENT_SCANNED: usize = 512 << 10;
 const KEEP_RESIDENT_COPIED: usize = 64 << 10;
-
-/// Linear memories of one component: one module, one memory.
-const MEMORIES: u32 = 1;
 
 /// Bytes of the host's own bookkeeping for one instance.
 const INSTANCE_BYTES: usize = 1 << 20;
@@ -51,28 +49,31 @@ pub fn config(limits: &Limits) -> Config {
         .cranelift_nan_canonicalization(true)
         .consume_fuel(true)
         .epoch_interruption(true)
-        .wasm_backtrace_max_frames(None)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(fault::FRAMES))
         .max_wasm_stack(limits.stack_bytes)
         .async_stack_size(limits.stack_bytes.saturating_add(HOST_STACK_BYTES));
     config
 }
 
+/// Places for as many sandboxes as may live at once, each as large as any may be.
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    let limits = limits.most();
     let mut pool = PoolingAllocationConfig::new();
     let instances = u32::try_from(limits.instances).unwrap_or(u32::MAX);
+    let memories = u32::try_from(limits.memories).unwrap_or(u32::MAX);
     let total = limits.concurrency.saturating_mul(instances);
     let scan = PoolingAllocationConfig::is_pagemap_scan_available();
     let resident = if scan { KEEP_RESIDENT_SCANNED } else { KEEP_RESIDENT_COPIED };
     pool.total_component_instances(limits.concurrency)
         .total_core_instances(total)
-        .total_memories(limits.concurrency.saturating_mul(MEMORIES))
+        .total_memories(limits.concurrency.saturating_mul(memories))
         .total_tables(total)
         .total_stacks(limits.concurrency)
         .total_gc_heaps(0)
         .max_core_instances_per_component(instances)
-        .max_memories_per_component(MEMORIES)
+        .max_memories_per_component(memories)
         .max_tables_per_component(instances)
-        .max_memories_per_module(MEMORIES)
+        .max_memories_per_module(memories)
         .max_tables_per_module(1)
         .max_core_instance_size(INSTANCE_BYTES)
         .max_component_instance_size(INSTANCE_BYTES)
@@ -209,7 +210,7 @@ pub fn store(engine: &Engine, limits: &Limits) -> Result<Store<Meter>, PolicyErr
             .table_elements(limits.table_elements)
             .instances(limits.instances)
             .tables(limits.instances)
-            .memories(MEMORIES as usize)
+            .memories(limits.memories)
             .trap_on_grow_failure(true)
             .build(),
         memory_bytes: limits.memory_bytes,

@@ -24,6 +24,8 @@ pub enum PolicyError {
     BadManifest { why: String },
     #[error("setting {name}: {why}")]
     BadSetting { name: String, why: String },
+    #[error("limit {name}: {asked} was asked for; 1 to {most} may be (limits.max.{name})")]
+    BadLimit { name: String, asked: u64, most: u64 },
     #[error("the module can't be instantiated within the limits: {why}")]
     Instantiate { why: String },
     #[error("trap: {why}")]
@@ -60,6 +62,7 @@ impl PolicyError {
             PolicyError::Compile { .. } => "compile",
             PolicyError::BadManifest { .. } => "bad_manifest",
             PolicyError::BadSetting { .. } => "bad_setting",
+            PolicyError::BadLimit { .. } => "bad_limit",
             PolicyError::Instantiate { .. } => "instantiate",
             PolicyError::Trap { .. } => "trap",
             PolicyError::StackOverflow { .. } => "stack_overflow",

@@ -261,7 +261,7 @@ fn type_name(setting: &Setting) -> &'static str {
         Setting::Flag(_) => "a flag",
         Setting::Number(_) => "a number",
         Setting::Text(_) => "a text",
-        Setting::Duration(_) => "a duration in milliseconds",
+        Setting::Duration(_) => "a length of time",
     }
 }
 

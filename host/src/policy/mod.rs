@@ -8,7 +8,7 @@
 //! - `sandbox`, `engine`: one engine, its pool, its limits and its epoch
 //! - `module`, `revision`: one decision, and all that are bound
 //! - `bindings`, `convert`, `manifest`: the interface and our own words
-//! - `classify`: what wasmtime says, as one of our errors
+//! - `classify`, `fault`: what wasmtime says, as one of our errors; where a trap happened
 
 mod bindings;
 mod cache;
@@ -17,6 +17,7 @@ mod compile;
 mod convert;
 mod engine;
 mod error;
+mod fault;
 mod limits;
 mod manifest;
 mod module;
@@ -28,6 +29,7 @@ mod wrap;
 
 use std::path::PathBuf;
 
+pub use classify::escaped;
 pub use compile::{VERB as COMPILE_VERB, compile_child};
 pub use error::PolicyError;
 pub use limits::Limits;

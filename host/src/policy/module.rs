@@ -22,6 +22,7 @@ const GUARD: &str = "sprag:policy/guard@1.0.0";
 /// A compiled, probed module.
 pub struct Module {
     sandbox: Arc<Inner>,
+    limits: Limits,
     pre: InstancePre<Meter>,
     /// `guard.decide`, whose type was checked when the module was probed.
     decide: Option<ComponentExportIndex>,
@@ -36,6 +37,7 @@ impl Module {
     /// Finds out which hooks are exported and asks the module who it is.
     pub(super) async fn probe(
         sandbox: Arc<Inner>,
+        limits: Limits,
         digest: String,
         pre: InstancePre<Meter>,
     ) -> Result<Self, PolicyError> {
@@ -57,9 +59,9 @@ impl Module {
         let recovery =
             hooks.recovery.then(|| recovery::GuestIndices::new(&pre)).transpose().map_err(missing)?;
         let manifest = {
-            let _slot = sandbox.slot().await?;
-            let limits = &sandbox.limits;
-            let (mut store, instance) = instantiate(&sandbox, &pre).await?;
+            let limits = &limits;
+            let _slot = sandbox.slot(limits).await?;
+            let (mut store, instance) = instantiate(&sandbox, limits, &pre).await?;
             if let Some(guard) = &guard {
                 guard.load(&mut store, &instance).map_err(missing)?;
             }
@@ -75,7 +77,7 @@ impl Module {
             Manifest::lift(described, hooks, limits)?
         };
         let decide = export(GUARD).and_then(|guard| pre.component().get_export_index(Some(&guard), "decide"));
-        Ok(Self { sandbox, pre, decide, cooldown, recovery, digest, hooks, manifest })
+        Ok(Self { sandbox, limits, pre, decide, cooldown, recovery, digest, hooks, manifest })
     }
 
     /// `sha256:` and 64 hexadecimal digits of the bytes as they were uploaded.
@@ -98,7 +100,7 @@ impl Module {
     /// [`PolicyError::BadSetting`] with the name, what was given and what
     /// would be right.
     pub fn settle(&self, given: &Settings) -> Result<Settings, PolicyError> {
-        self.manifest.settle(given, &self.sandbox.limits)
+        self.manifest.settle(given, &self.limits)
     }
 
     /// Whether `guard` is to be asked this question at all. A guard that
@@ -126,11 +128,11 @@ impl Module {
         question: &RecoveryQuestion<'_>,
         settings: &Settings,
     ) -> Result<Vec<Trigger>, PolicyError> {
-        let limits = &self.sandbox.limits;
+        let limits = &self.limits;
         let recovery = self.recovery.as_ref().ok_or_else(|| wrong("it exports no recovery".to_owned()))?;
         let lowered = LoweredFacts::new(question.workspace, settings, Some(question.outcome));
-        let _slot = self.sandbox.slot().await?;
-        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let _slot = self.sandbox.slot(&self.limits).await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.limits, &self.pre).await?;
         let recovery = recovery.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
         let planned = recovery.call_plan(&mut store, lowered.recovery(question)).await;
         let planned = planned.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
@@ -147,11 +149,11 @@ impl Module {
         question: &CooldownQuestion<'_>,
         settings: &Settings,
     ) -> Result<Ruling, PolicyError> {
-        let limits = &self.sandbox.limits;
+        let limits = &self.limits;
         let cooldown = self.cooldown.as_ref().ok_or_else(|| wrong("it exports no cooldown".to_owned()))?;
         let lowered = LoweredFacts::new(question.workspace, settings, None);
-        let _slot = self.sandbox.slot().await?;
-        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let _slot = self.sandbox.slot(&self.limits).await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.limits, &self.pre).await?;
         let cooldown = cooldown.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
         let ruled = cooldown.call_check(&mut store, lowered.cooldown(question)).await;
         let ruled = ruled.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
@@ -170,10 +172,10 @@ impl Module {
         question: &Question,
         settings: &Settings,
     ) -> Result<Vec<Verdict>, PolicyError> {
-        let limits = &self.sandbox.limits;
+        let limits = &self.limits;
         let lowered = Lowered::new(question, settings);
         // Declared before the store, so that it is given back after it.
-        let _slot = self.sandbox.slot().await?;
+        let _slot = self.sandbox.slot(&self.limits).await?;
         let (mut store, decide) = self.new_guard().await?;
         match decide.call_async(&mut store, (lowered.request(),)).await {
             Ok((verdicts,)) => check(verdicts, question.candidates.len(), limits),
@@ -187,7 +189,7 @@ impl Module {
     async fn new_guard<'a>(&self) -> Result<(Store<Meter>, Decide<'a>), PolicyError> {
         let none = || wrong("it exports no guard".to_owned());
         let export = self.decide.as_ref().ok_or_else(none)?;
-        let (mut store, instance) = instantiate(&self.sandbox, &self.pre).await?;
+        let (mut store, instance) = instantiate(&self.sandbox, &self.limits, &self.pre).await?;
         let decide = instance.get_func(&mut store, export).ok_or_else(none)?;
         // SAFETY: there is a `Module` only where `probe` has loaded `guard` of this
         // same `pre`, and that checks `decide` for this type.
@@ -215,12 +217,13 @@ fn take_trigger(trigger: recovery::Trigger, limits: &Limits) -> Result<Trigger, 
 
 async fn instantiate(
     sandbox: &Inner,
+    limits: &Limits,
     pre: &InstancePre<Meter>,
 ) -> Result<(Store<Meter>, Instance), PolicyError> {
-    let mut store = engine::store(&sandbox.engine, &sandbox.limits)?;
+    let mut store = engine::store(&sandbox.engine, limits)?;
     match pre.instantiate_async(&mut store).await {
         Ok(instance) => Ok((store, instance)),
-        Err(error) => Err(classify(&error, Phase::Instantiate, store.data(), &sandbox.limits)),
+        Err(error) => Err(classify(&error, Phase::Instantiate, store.data(), limits)),
     }
 }
 

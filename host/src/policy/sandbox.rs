@@ -13,6 +13,7 @@ use super::cache::Cache;
 use super::classify::why;
 use super::engine::Ticker;
 use super::{Limits, Module, PolicyError, SandboxConfig, compile, engine};
+use crate::facts::ModuleLimits;
 
 /// Children that compile at once. Each may take a whole core.
 const COMPILERS: usize = 1;
@@ -63,22 +64,43 @@ impl Sandbox {
     /// # Errors
     /// Any [`PolicyError`] that says why these bytes are no policy here.
     pub async fn load(&self, bytes: Bytes) -> Result<Arc<Module>, PolicyError> {
-        let (found, limit) = (bytes.len(), self.inner.limits.module_bytes);
+        self.load_within(bytes, self.inner.limits.clone()).await
+    }
+
+    /// [`Sandbox::load`] of a module with limits of its own.
+    ///
+    /// # Errors
+    /// [`PolicyError::BadLimit`] as well.
+    pub async fn load_with(&self, bytes: Bytes, own: &ModuleLimits) -> Result<Arc<Module>, PolicyError> {
+        self.load_within(bytes, self.inner.limits.of_module(own)?).await
+    }
+
+    /// [`Sandbox::load`] under the most that any module may be given: whether
+    /// there are limits here under which it loads.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub async fn load_at_most(&self, bytes: Bytes) -> Result<Arc<Module>, PolicyError> {
+        self.load_within(bytes, self.inner.limits.most()).await
+    }
+
+    async fn load_within(&self, bytes: Bytes, limits: Limits) -> Result<Arc<Module>, PolicyError> {
+        let (found, limit) = (bytes.len(), limits.module_bytes);
         if found > limit {
             return Err(PolicyError::ModuleTooLarge { found, limit });
         }
         let digest = format!("sha256:{:x}", HexDigest(Sha256::digest(&bytes).into()));
         let component = match self.cached(digest.clone()).await? {
             Some(component) => component,
-            None => self.compiled(&digest, &bytes).await?,
+            None => self.compiled(&digest, &bytes, &limits).await?,
         };
         let pre = Linker::new(&self.inner.engine)
             .instantiate_pre(&component)
             .map_err(|e| PolicyError::Import { import: why(&e) })?;
-        Module::probe(Arc::clone(&self.inner), digest, pre).await.map(Arc::new)
+        Module::probe(Arc::clone(&self.inner), limits, digest, pre).await.map(Arc::new)
     }
 
-    /// What every module here is held to.
+    /// What every module here is held to that has no limits of its own.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -97,10 +119,10 @@ impl Sandbox {
         .await
     }
 
-    async fn compiled(&self, digest: &str, bytes: &Bytes) -> Result<Component, PolicyError> {
+    async fn compiled(&self, digest: &str, bytes: &Bytes, limits: &Limits) -> Result<Component, PolicyError> {
         let code = {
             let _turn = self.inner.compilers.acquire().await.map_err(closed)?;
-            compile::in_child(&self.inner.compiler, &self.inner.limits, bytes).await?
+            compile::in_child(&self.inner.compiler, limits, bytes).await?
         };
         let (inner, digest) = (Arc::clone(&self.inner), digest.to_owned());
         blocking(move || {
@@ -116,11 +138,11 @@ impl Sandbox {
 
 impl Inner {
     /// A turn to hold one sandbox; waits for it no longer than a call may take.
-    pub async fn slot(&self) -> Result<SemaphorePermit<'_>, PolicyError> {
+    pub async fn slot(&self, limits: &Limits) -> Result<SemaphorePermit<'_>, PolicyError> {
         if let Ok(slot) = self.slots.try_acquire() {
             return Ok(slot);
         }
-        match tokio::time::timeout(self.limits.call(), self.slots.acquire()).await {
+        match tokio::time::timeout(limits.call(), self.slots.acquire()).await {
             Ok(slot) => slot.map_err(closed),
             Err(_) => Err(PolicyError::Busy { limit: self.limits.concurrency }),
         }

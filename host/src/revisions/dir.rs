@@ -1,20 +1,20 @@
-//! What people write: a directory of modules, the `policies.toml` beside them,
-//! and settings whose types the modules declare.
+//! What people write: a directory of modules and the `policies.toml` beside them.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
+use super::bind::hex;
 use super::files::{self, Aside, Stamp};
-use super::{MAX_MODULES, RevisionError, hex};
-use crate::facts::{Setting, Settings};
-use crate::policy::{Limits, Manifest, PolicyError};
+use super::settings::WrittenSettings;
+use super::{MAX_MODULES, RevisionError};
+use crate::facts::ModuleLimits;
+use crate::policy::{Limits, escaped};
 use crate::written;
 
 /// The file beside the modules that says their order and their settings.
@@ -29,18 +29,6 @@ const MAX_ENTRIES: usize = 10_000;
 /// What bounds a module's file.
 const MODULE_BYTES: &str = "limits.module_bytes";
 
-/// A setting as people write it: a duration is a string such as `5m`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum WrittenSetting {
-    Flag(bool),
-    Number(f64),
-    Text(String),
-}
-
-/// Settings as people write them, by name.
-pub type WrittenSettings = BTreeMap<String, WrittenSetting>;
-
 /// One module of a revision that is asked for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -48,9 +36,11 @@ pub struct Wanted {
     pub label: String,
     pub bytes: Bytes,
     pub settings: WrittenSettings,
+    /// What it may use, where that is not what every module may.
+    pub limits: ModuleLimits,
 }
 
-/// `policies.toml`: the order in which policies are asked, and their settings.
+/// `policies.toml`: the order in which policies are asked, their settings and limits.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifesto {
@@ -64,6 +54,8 @@ struct Entry {
     module: String,
     #[serde(default)]
     settings: WrittenSettings,
+    #[serde(default)]
+    limits: ModuleLimits,
 }
 
 /// Reads every `*.wasm` of `dir` in the order of its `policies.toml`; those
@@ -93,6 +85,24 @@ pub async fn read_file(file: &Path, limits: &Limits) -> Result<Bytes, RevisionEr
     let (of, limit) = (file.to_owned(), limits.module_bytes);
     let read = Aside::default().run(move |gone| files::read(&of, limit, MODULE_BYTES, gone)).await;
     read.and_then(|read| read).map_err(|why| failed(file, why))
+}
+
+/// The limits that a `policies.toml` beside this file gives it, if any does.
+///
+/// # Errors
+/// [`RevisionError::Directory`] where that can't be read.
+pub async fn limits_beside(file: &Path) -> Result<ModuleLimits, RevisionError> {
+    let listing = file.with_file_name(LISTING);
+    let at = listing.clone();
+    let aside = Aside::default();
+    let read = aside.run(move |gone| match files::exists(&at)? {
+        true => read_manifesto(&at, gone),
+        false => Ok(Manifesto::default()),
+    });
+    let manifesto = read.await.and_then(|read| read).map_err(|why| failed(&listing, why))?;
+    let stem = file.file_stem().and_then(|stem| stem.to_str());
+    let entry = manifesto.policy.into_iter().find(|entry| Some(entry.module.as_str()) == stem);
+    Ok(entry.map(|entry| entry.limits).unwrap_or_default())
 }
 
 /// A file, and what it leads to.
@@ -138,14 +148,18 @@ fn read_all(dir: &Path, limits: &Limits, gone: &CancellationToken) -> Result<Vec
             );
             return Err(failed(&listing, why));
         };
-        ordered.push((path, entry.settings));
+        ordered.push((path, entry.settings, entry.limits));
     }
-    ordered.extend(files.into_values().map(|path| (path, WrittenSettings::new())));
+    let unnamed = |path| (path, WrittenSettings::new(), ModuleLimits::default());
+    ordered.extend(files.into_values().map(unnamed));
     let mut wanted = Vec::with_capacity(ordered.len());
-    for (path, settings) in ordered {
+    for (path, settings, own) in ordered {
+        let label = shown(&path);
+        let refused = |error| RevisionError::Module { module: label.clone(), error };
+        let limits = limits.of_module(&own).map_err(refused)?;
         let bytes =
             files::read(&path, limits.module_bytes, MODULE_BYTES, gone).map_err(|why| failed(&path, why))?;
-        wanted.push(Wanted { label: shown(&path), bytes, settings });
+        wanted.push(Wanted { label, bytes, settings, limits: own });
     }
     Ok(wanted)
 }
@@ -184,42 +198,9 @@ fn failed(path: &Path, why: String) -> RevisionError {
     RevisionError::Directory { path: shown(path), why }
 }
 
-/// A path for people: what would not show is escaped.
+/// A path for people.
 fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let shows = |c: char| matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1;
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        match shows(c) {
-            true => shown.push(c),
-            false => shown.extend(c.escape_debug()),
-        }
-        shown
-    })
-}
-
-/// Reads written settings by the types that the module declares.
-pub(super) fn read_settings(manifest: &Manifest, written: &WrittenSettings) -> Result<Settings, PolicyError> {
-    let mut settings = Settings::new();
-    for (name, value) in written {
-        let declared = manifest.settings.iter().find(|s| s.name == *name).map(|s| &s.default);
-        let setting = match (value, declared) {
-            (WrittenSetting::Flag(flag), _) => Setting::Flag(*flag),
-            (WrittenSetting::Number(number), _) => Setting::Number(*number),
-            (WrittenSetting::Text(text), Some(Setting::Duration(_))) => Setting::Duration(
-                duration_ms(text).map_err(|why| PolicyError::BadSetting { name: name.clone(), why })?,
-            ),
-            (WrittenSetting::Text(text), _) => Setting::Text(text.clone()),
-        };
-        settings.insert(name.clone(), setting);
-    }
-    Ok(settings)
-}
-
-/// `90s`, `5m`, `1h 30m` … in milliseconds.
-fn duration_ms(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no length of time; write one such as 30s, 5m or 1h 30m");
-    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
-    u64::try_from(duration.as_millis()).map_err(|_| wrong())
+    escaped(&path.to_string_lossy())
 }
 
 /// Equal where a directory holds the same modules with the same settings written beside them.
@@ -228,6 +209,7 @@ pub(super) fn contents(wanted: &[Wanted]) -> String {
     for one in wanted {
         hash.update(Sha256::digest(&one.bytes));
         hash.update(serde_json::to_string(&one.settings).unwrap_or_default().as_bytes());
+        hash.update(serde_json::to_string(&one.limits).unwrap_or_default().as_bytes());
         hash.update(b"\n");
     }
     hex(hash)

@@ -5,23 +5,30 @@
 //! Lives above `store` (which keeps bytes and numbers) and `policy` (which
 //! compiles), because those two never see each other.
 
+mod bind;
 mod dir;
 mod files;
+mod pauses;
+mod settings;
 pub mod watch;
 
-use dir::{Look, contents, read_dir_aside, read_settings};
-pub use dir::{Wanted, WrittenSetting, WrittenSettings, read_dir, read_file};
+use bind::{bind, fingerprint, load};
+use dir::{Look, contents, read_dir_aside};
+pub use dir::{Wanted, limits_beside, read_dir, read_file};
 use files::Aside;
+use pauses::Pauses;
+pub use settings::{WrittenSetting, WrittenSettings};
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use crate::facts::ModuleLimits;
 use crate::metrics::Metrics;
 use crate::policy::{Binding, Manifest, Module, PolicyError, Revision, Sandbox};
 use crate::store::{BoundModule, RevisionRow, Store, StoreError, StoredModule};
@@ -65,6 +72,16 @@ pub struct ModuleInfo {
     pub digest: String,
     pub hooks: crate::policy::Hooks,
     pub manifest: Manifest,
+}
+
+/// A module that was uploaded, at its place in a revision that is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Uploaded {
+    pub digest: String,
+    /// The file that it was, for errors.
+    pub file: Option<String>,
+    pub settings: WrittenSettings,
+    pub limits: ModuleLimits,
 }
 
 /// Why a revision was refused. The old one stays in charge.
@@ -112,6 +129,10 @@ pub struct Revisions {
     one_at_a_time: Mutex<Option<String>>,
     /// Reads the directory.
     aside: Aside,
+    /// When the active revision may be loaded again that could not be.
+    pauses: Mutex<Pauses<i64>>,
+    /// The same for what the directory held.
+    dir_pauses: Mutex<Pauses<String>>,
 }
 
 impl Revisions {
@@ -123,6 +144,8 @@ impl Revisions {
             metrics,
             one_at_a_time: Mutex::new(None),
             aside: Aside::default(),
+            pauses: Mutex::new(Pauses::default()),
+            dir_pauses: Mutex::new(Pauses::default()),
         }
     }
 
@@ -136,7 +159,9 @@ impl Revisions {
     /// # Errors
     /// [`RevisionError::Module`] where it is refused.
     pub async fn upload(&self, bytes: Bytes) -> Result<ModuleInfo, RevisionError> {
-        let module = load(&self.sandbox, "the upload", bytes.clone()).await?;
+        // Which limits it gets is said when it is bound.
+        let refused = |error| RevisionError::Module { module: "the upload".to_owned(), error };
+        let module = self.sandbox.load_at_most(bytes.clone()).await.map_err(refused)?;
         self.keep(&module, bytes).await?;
         Ok(ModuleInfo {
             digest: module.digest().to_owned(),
@@ -158,16 +183,16 @@ impl Revisions {
     ///
     /// # Errors
     /// [`RevisionError::NoSuchModule`], or what keeps one from deciding.
-    pub async fn activate_uploaded(
-        &self,
-        modules: Vec<(String, WrittenSettings)>,
-    ) -> Result<RevisionRow, RevisionError> {
+    pub async fn activate_uploaded(&self, modules: Vec<Uploaded>) -> Result<RevisionRow, RevisionError> {
         let mut wanted = Vec::with_capacity(modules.len());
-        for (digest, settings) in modules {
+        for Uploaded { digest, file, settings, limits } in modules {
             let Some(module) = self.store.module(&digest).await? else {
-                return Err(RevisionError::NoSuchModule(digest));
+                return Err(RevisionError::NoSuchModule(
+                    file.map_or(digest.clone(), |f| format!("{digest} ({f})")),
+                ));
             };
-            wanted.push(Wanted { label: digest, bytes: module.bytes, settings });
+            let label = file.unwrap_or_else(|| format!("{}@{} ({digest})", module.name, module.version));
+            wanted.push(Wanted { label, bytes: module.bytes, settings, limits });
         }
         self.activate(FROM_API, wanted).await
     }
@@ -187,7 +212,7 @@ impl Revisions {
         };
         let mut held = self.one_at_a_time.lock().await;
         let holds = contents(&wanted);
-        if held.as_ref() == Some(&holds) {
+        if held.as_ref() == Some(&holds) || self.dir_pauses.lock().await.rests(&holds, Instant::now()) {
             return Ok(None);
         }
         let result = match held.is_none() {
@@ -195,6 +220,9 @@ impl Revisions {
             false => self.install(FROM_DIR, wanted).await.map(Some),
         };
         let try_again = result.as_ref().is_err_and(RevisionError::may_pass);
+        if try_again && !matches!(result, Err(RevisionError::Store(_))) {
+            self.dir_pauses.lock().await.failed(holds.clone(), Instant::now());
+        }
         *held = (!try_again).then_some(holds);
         self.refused(result)
     }
@@ -237,11 +265,23 @@ impl Revisions {
     pub async fn follow(&self) -> Result<(), RevisionError> {
         let _one = self.one_at_a_time.lock().await;
         let Some(row) = self.store.active_revision().await? else { return Ok(()) };
-        if row.number != self.active.get().number {
-            let revision = self.rebuild(&row).await?;
-            self.put_in_charge(revision);
+        let mut pauses = self.pauses.lock().await;
+        if row.number == self.active.get().number || pauses.rests(&row.number, Instant::now()) {
+            return Ok(());
         }
-        Ok(())
+        match self.rebuild(&row).await {
+            Ok(revision) => {
+                *pauses = Pauses::default();
+                self.put_in_charge(revision);
+                Ok(())
+            }
+            Err(error) => {
+                if !matches!(error, RevisionError::Store(_)) {
+                    pauses.failed(row.number, Instant::now());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// All revisions, newest first.
@@ -306,7 +346,7 @@ impl Revisions {
             let Some(stored) = self.store.module(&bound.digest).await? else {
                 return Err(RevisionError::NoSuchModule(bound.digest.clone()));
             };
-            let module = load(&self.sandbox, &bound.name, stored.bytes).await?;
+            let module = load(&self.sandbox, &bound.name, stored.bytes, &bound.limits).await?;
             let settings = module.settle(&bound.settings).map_err(refused)?;
             bindings.push(Binding::new(module, settings));
         }
@@ -340,57 +380,4 @@ pub async fn load_dir(sandbox: &Sandbox, dir: &Path) -> Result<Revision, Revisio
     let (bindings, _) = bind(sandbox, &read_dir(dir, sandbox.limits()).await?).await?;
     // Any number but 0, which means that nobody decides.
     Ok(Revision { number: -1, bindings })
-}
-
-async fn load(sandbox: &Sandbox, label: &str, bytes: Bytes) -> Result<Arc<Module>, RevisionError> {
-    let refused = |error| RevisionError::Module { module: label.to_owned(), error };
-    sandbox.load(bytes).await.map_err(refused)
-}
-
-/// Compiles and probes all of `wanted`; keeps nothing yet.
-async fn bind(
-    sandbox: &Sandbox,
-    wanted: &[Wanted],
-) -> Result<(Vec<Binding>, Vec<BoundModule>), RevisionError> {
-    if wanted.is_empty() || wanted.len() > MAX_MODULES {
-        return Err(RevisionError::Count(wanted.len()));
-    }
-    let mut bindings = Vec::with_capacity(wanted.len());
-    let mut rows: Vec<BoundModule> = Vec::with_capacity(wanted.len());
-    for one in wanted {
-        let refused = |error| RevisionError::Module { module: one.label.clone(), error };
-        let module = load(sandbox, &one.label, one.bytes.clone()).await?;
-        let given = read_settings(module.manifest(), &one.settings).map_err(refused)?;
-        let settings = module.settle(&given).map_err(refused)?;
-        let manifest = module.manifest();
-        if let Some(i) = rows.iter().position(|r| r.name == manifest.name) {
-            let other = wanted[i].label.clone();
-            return Err(RevisionError::SameName(other, one.label.clone(), manifest.name.clone()));
-        }
-        rows.push(BoundModule {
-            digest: module.digest().to_owned(),
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            settings: given,
-        });
-        bindings.push(Binding::new(module, settings));
-    }
-    Ok((bindings, rows))
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Equal where the same modules decide in the same order with the same settings.
-fn fingerprint(modules: &[BoundModule]) -> String {
-    let mut hash = Sha256::new();
-    for module in modules {
-        // Names and settings are lists of strings and numbers: this can't fail.
-        let settings = serde_json::to_string(&module.settings).unwrap_or_default();
-        hash.update(module.digest.as_bytes());
-        hash.update(settings.as_bytes());
-        hash.update(b"\n");
-    }
-    hex(hash)
 }

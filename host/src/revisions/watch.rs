@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Revisions;
 use super::dir::Look;
+use super::{RevisionError, Revisions};
 
 /// How often the directory is looked at. Announcements of the kernel would come
 /// sooner, but they follow an inode: of a link that was turned they say nothing,
@@ -22,7 +22,7 @@ const NEVER_QUIET: Duration = Duration::from_secs(5);
 /// The directory is read this often though it looks as it did.
 const UNSEEN: Duration = Duration::from_secs(30);
 
-/// How long the host waits after an active revision could not be loaded.
+/// How long the host waits after the database did not answer.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
 /// The policy directory of a running host.
@@ -115,7 +115,11 @@ pub async fn database(revisions: Arc<Revisions>, every: Duration, stop: Cancella
                     error = &error as &dyn std::error::Error,
                     "could not follow the active revision"
                 );
-                every.max(AFTER_A_FAILURE)
+                match error {
+                    RevisionError::Store(_) => every.max(AFTER_A_FAILURE),
+                    // That revision rests; another one may come.
+                    _ => every,
+                }
             }
         };
     }

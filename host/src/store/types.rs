@@ -14,7 +14,9 @@ use super::brakes::BrakeLimits;
 use super::claims::{NewClaim, UnknownState};
 use super::error::StoreError;
 use super::reported::Reported;
-use crate::facts::{Action, Decision, Heartbeat, Readiness, Reason, Settings, Timestamp, Workspace};
+use crate::facts::{
+    Action, Decision, Heartbeat, ModuleLimits, Readiness, Reason, Settings, Timestamp, Workspace,
+};
 use crate::machine::{Move, Status};
 
 /// SHA-256 of a bearer token.
@@ -406,6 +408,9 @@ pub struct BoundModule {
     /// Only those that differ from the module's defaults.
     #[serde(default)]
     pub settings: Settings,
+    /// What it may use, where that is not what every module may.
+    #[serde(default, skip_serializing_if = "ModuleLimits::is_empty")]
+    pub limits: ModuleLimits,
 }
 
 /// A numbered, immutable set of modules and settings.

@@ -121,8 +121,11 @@ unsafe impl GlobalAlloc for Arena {
 }
 
 /// Traps at once: a null pointer would lead through the standard library's
-/// message for it, which needs memory and tens of kilobytes of code.
+/// message for it, which needs memory and tens of kilobytes of code. A function
+/// of its own, since the host knows by its name what the trap means.
 #[cfg(target_arch = "wasm32")]
+#[cold]
+#[inline(never)]
 fn spent() -> *mut u8 {
     std::arch::wasm32::unreachable()
 }

@@ -1,7 +1,7 @@
 //! Modules, revisions, and which one is active.
 
 use rstest::rstest;
-use sprag::facts::{Setting, Settings};
+use sprag::facts::{ModuleLimits, Setting, Settings};
 use sprag::store::{Backend, BoundModule, Store, StoredModule};
 
 use crate::support::db::TestDb;
@@ -13,7 +13,13 @@ fn bound(digest: &str) -> BoundModule {
         ("strict".to_owned(), Setting::Flag(true)),
         ("who".to_owned(), Setting::Text("ops \"x\"".to_owned())),
     ]);
-    BoundModule { digest: digest.to_owned(), name: "heartbeat".to_owned(), version: "1".to_owned(), settings }
+    BoundModule {
+        digest: digest.to_owned(),
+        name: "heartbeat".to_owned(),
+        version: "1".to_owned(),
+        settings,
+        limits: ModuleLimits::default(),
+    }
 }
 
 async fn active(store: &Store) -> Option<i64> {

@@ -1,0 +1,133 @@
+//! What an author and an operator are told of a policy that fails or is not
+//! taken: where, why, what would be right.
+
+use std::path::Path;
+
+use sprag::facts::Settings;
+use sprag::store::Backend;
+
+use crate::support::db::TestDb;
+use crate::support::process::{ADMIN, Process, beat};
+use crate::support::sandbox::{core_module, guest, limits, question, sandbox};
+use crate::support::{policy_dir, sprag_bin};
+
+/// A guest whose `decide` calls these functions, one within the other, and traps in the last.
+fn calls(names: &[&str]) -> bytes::Bytes {
+    let mut text = ";; include memory.inc\n;; include about.inc\n;; include verdicts.inc\n".to_owned();
+    for (i, name) in names.iter().enumerate() {
+        let then =
+            names.get(i + 1).map_or("unreachable".to_owned(), |next| format!("(call ${next}) unreachable"));
+        text.push_str(&format!("(func ${name} {then})\n"));
+    }
+    text.push_str("(func (export \"sprag:policy/guard@1.0.0#decide\") (param $request i32) (result i32)\n");
+    text.push_str(&format!("(call ${}) unreachable)\n", names[0]));
+    core_module(&text)
+}
+
+async fn fault(bytes: bytes::Bytes) -> String {
+    let module = sandbox(limits()).load(bytes).await.expect("it loads");
+    module.decide(&question(), &Settings::new()).await.expect_err("it traps").to_string()
+}
+
+/// Names come through: from the module, its wrapping, its compiling, to the fault.
+#[tokio::test]
+async fn a_trap_says_where_and_what_it_was() {
+    let panicked = [
+        "_ZN10boot_grace6decide17h0123456789abcdefE",
+        "core::option::expect_failed",
+        "core::panicking::panic_fmt",
+    ];
+    assert_eq!(
+        fault(calls(&panicked)).await,
+        "trap: it panicked, in boot_grace::decide, which called core::option::expect_failed"
+    );
+    let spent = ["mine::words", "alloc::fmt::format", "sprag_policy::arena::spent"];
+    let said = fault(calls(&spent)).await;
+    assert!(said.contains("one call is used up") && said.contains("in mine::words"), "{said}");
+    let clock = ["mine::decide", "std::time::Instant::now", "core::panicking::panic_fmt"];
+    let said = fault(calls(&clock)).await;
+    assert!(said.contains("in mine::decide, which called std::time::Instant::now"), "{said}");
+    assert_eq!(fault(calls(&["not_rust"])).await, "trap: it reached `unreachable`, in not_rust");
+    let long = "x".repeat(5_000);
+    assert!(fault(calls(&[&long])).await.len() < 600);
+}
+
+/// What we ship keeps the names of its functions.
+#[test]
+fn shipped_modules_have_names() {
+    for entry in std::fs::read_dir(policy_dir()).expect("the shipped policies") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            let bytes = std::fs::read(&path).expect("a module");
+            let named = bytes.windows(12).any(|part| part == b"sprag_policy");
+            assert!(named, "{} has no names", path.display());
+        }
+    }
+}
+
+fn refused(settings: &str) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::copy(policy_dir().join("instances.wasm"), dir.path().join("instances.wasm")).expect("copying");
+    let text = format!("[[policy]]\nmodule = \"instances\"\n[policy.settings]\n{settings}\n");
+    std::fs::write(dir.path().join("policies.toml"), text).expect("writing");
+    let mut command = std::process::Command::new(sprag_bin());
+    command.arg("replay").arg("--policy-dir").arg(dir.path());
+    let output = command.stdin(std::process::Stdio::null()).output().expect("running sprag");
+    assert_eq!(output.status.code(), Some(2));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_setting_of_the_wrong_type_is_told_the_right_one() {
+    for (given, shown) in [("300", "the number 300"), ("0.5", "the number 0.5"), ("true", "the flag true")] {
+        let said = refused(&format!("grace = {given}"));
+        assert!(said.contains("instances.wasm: setting grace"), "{said}");
+        let right = format!("{shown} was given; a length of time is wanted, as a string such as \"5m\"");
+        assert!(said.contains(&right), "{said}");
+    }
+    let said = refused("grace = \"five\"");
+    assert!(said.contains("\"five\" is no length of time; write one such as 30s"), "{said}");
+    for none in ["[\"5m\"]", "{ minutes = 5 }", "2026-11-25"] {
+        let said = refused(&format!("grace = {none}"));
+        let right = "expected a setting: true or false, a number, or a string";
+        assert!(said.contains("policies.toml") && said.contains(right), "{none}: {said}");
+    }
+}
+
+/// A new module of an old name begins anew: its first fault is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_modules_first_fault_is_logged() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let (state, dir) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let put = |name: &str| std::fs::write(dir.path().join("guest.wasm"), guest(name)).expect("writing");
+    put("trap");
+    let config = format!("policy_dir = {:?}\n", dir.path());
+    let host = Process::start_in(&db.url, state.path(), &config, Some(ADMIN), &[]).await;
+    let (id, token) = host.create(serde_json::json!({ "name": "one" })).await;
+    let (client, mut uptime) = (crate::support::client(), 0);
+    for guest in ["trap", "divides-by-zero"] {
+        put(guest);
+        let digest = digest(&dir.path().join("guest.wasm"));
+        let began = std::time::Instant::now();
+        // Four of the first, then as many as it takes until the second is in charge.
+        while uptime < 4 || !told(&host, &digest) {
+            assert!(began.elapsed().as_secs() < 120, "{guest}: {}", host.log());
+            uptime += 1;
+            beat(&client, &host.url, &id, &token, uptime, 0.0).await.expect("an answer");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert!(host.log().matches(&digest).count() < 12, "not each of them: {}", host.log());
+    }
+    host.stop().await;
+}
+
+/// Whether the log tells a fault of this module.
+fn told(host: &Process, digest: &str) -> bool {
+    host.log().lines().any(|line| line.contains("a policy failed") && line.contains(digest))
+}
+
+fn digest(file: &Path) -> String {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(std::fs::read(file).expect("a module"));
+    hash.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
