@@ -321,6 +321,11 @@ impl Claims {
         Ok(taken)
     }
 
+    /// How long a claim of this host is its own without a word from it, in milliseconds.
+    pub fn lease_ms(&self) -> u64 {
+        self.0.config.lease_ms
+    }
+
     /// How often [`Claims::take_over`] is to be called.
     pub fn tick_every(&self) -> Duration {
         Duration::from_millis(self.0.config.tick_ms.max(10))

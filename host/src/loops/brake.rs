@@ -87,7 +87,8 @@ impl BrakeConfig {
         }
     }
 
-    pub(super) const fn patience(&self) -> Patience {
-        Patience { stall_ms: self.stall_ms, lost_ms: self.lost_ms, forget_ms: self.forget_ms }
+    pub(super) const fn patience(&self, lease_ms: u64) -> Patience {
+        let Self { stall_ms, lost_ms, forget_ms, jump_ms, .. } = *self;
+        Patience { stall_ms, lost_ms, forget_ms, jump_ms, lease_ms }
     }
 }

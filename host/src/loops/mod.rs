@@ -98,12 +98,17 @@ impl Loops {
         let pulse = driver(Arc::new(Pulses {
             store: parts.store.clone(),
             host: host.clone(),
-            trust,
+            trust: trust.clone(),
             config: brake.clone(),
+            lease_ms: parts.claims.lease_ms(),
             metrics: parts.metrics.clone(),
             starting: true.into(),
         }));
-        let census = driver(Arc::new(Census { store: parts.store.clone(), config: brake.clone() }));
+        let census = driver(Arc::new(Census {
+            store: parts.store.clone(),
+            config: brake.clone(),
+            trust: trust.clone(),
+        }));
         let outbox = driver(Arc::new(outbox::Outbox(parts.effects.clone())));
         let drivers = vec![
             pulse.clone(),
@@ -117,7 +122,11 @@ impl Loops {
             driver(Arc::new(Provisioning { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Down { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Idle { sweeper, claims: parts.claims.clone(), config: config.clone() })),
-            driver(Arc::new(claims::TakeOver(parts.claims.clone()))),
+            driver(Arc::new(claims::TakeOver {
+                store: parts.store.clone(),
+                claims: parts.claims.clone(),
+                trust,
+            })),
             outbox.clone(),
         ];
         parts.effects.wakes(outbox.waker());

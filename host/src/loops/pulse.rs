@@ -12,7 +12,7 @@ use super::brake::BrakeConfig;
 use super::driver::{Tally, Tick};
 use super::trust::Trust;
 use crate::metrics::Metrics;
-use crate::store::{BrakeState, HostName, Pulse, Store, StoreError};
+use crate::store::{BrakeState, HostName, Own, Pulse, Store, StoreError};
 
 /// A database that is away is looked for this often.
 const MOST_PAUSE: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ pub(super) struct Pulses {
     pub(super) trust: Arc<Trust>,
     pub(super) config: BrakeConfig,
     pub(super) metrics: Arc<Metrics>,
+    /// Of this host's claims.
+    pub(super) lease_ms: u64,
     /// It has not pulsed yet.
     pub(super) starting: AtomicBool,
 }
@@ -43,7 +45,7 @@ impl Tick for Pulses {
     fn tick(&self) -> BoxFuture<'_, Result<Tally, StoreError>> {
         Box::pin(async {
             let pulse = self.pulse().await.inspect_err(|_| self.trust.failed())?;
-            self.trust.pulsed(pulse.now);
+            self.trust.pulsed(&pulse);
             self.starting.store(false, Ordering::Relaxed);
             if let Some(reason) = pulse.distrust.as_ref().filter(|_| !pulse.first) {
                 // The 1st, 2nd, 4th, … of each: a lost host is distrust once a second.
@@ -62,13 +64,16 @@ impl Tick for Pulses {
 
 impl Pulses {
     async fn pulse(&self) -> Result<Pulse, StoreError> {
-        let patience = self.config.patience();
+        let patience = self.config.patience(self.lease_ms);
         let starting = self.starting.load(Ordering::Relaxed);
         let (begun, gap) = (Instant::now(), self.trust.gap());
-        let own = |now| gap.or_else(|| self.trust.jump(now));
+        let own = |now| self.trust.own(now, gap);
         let pulse = self.store.pulse(&self.host, starting, own, &patience).await?;
         match self.trust.slow(begun) {
-            Some(reason) => self.store.pulse(&self.host, starting, |_| Some(reason), &patience).await,
+            Some(reason) => {
+                let own = |_| Own { reason: Some(reason), ..Own::default() };
+                self.store.pulse(&self.host, starting, own, &patience).await
+            }
             None => Ok(pulse),
         }
     }

@@ -129,10 +129,13 @@ impl Sweeper {
             return Ok(Batch::default());
         }
         let begun = Instant::now();
-        self.store.recall(sweep, REARMED_AT_ONCE).await?;
-        while self.store.rearm(sweep, after_ms, REARMED_AT_ONCE).await? >= u64::from(REARMED_AT_ONCE)
+        let (all, at_once) = (u64::from(REARMED_AT_ONCE), REARMED_AT_ONCE);
+        while self.store.recall(sweep, after_ms, every_ms, at_once).await? >= all
             && begun.elapsed() < REARMING
         {}
+        while self.store.rearm(sweep, after_ms, every_ms, at_once).await? >= all && begun.elapsed() < REARMING
+        {
+        }
         let again_ms = every_ms - every_ms / EARLY;
         let taken = self.store.take_due(sweep, after_ms, again_ms, rows).await?;
         let looked = taken.due.len() + taken.unreadable.len();

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::brake::BrakeConfig;
 use crate::facts::{Reason, Timestamp};
+use crate::store::{JUMPED, Own, Pulse};
 
 /// Why a sweep stands back; the code under which it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ struct Good {
     at: Instant,
     /// The database's time then.
     now: Timestamp,
+    /// Since when its clock has run evenly, and the latest time that it has shown since.
+    clock_from: Timestamp,
+    clock_seen: Timestamp,
 }
 
 impl Trust {
@@ -54,10 +58,17 @@ impl Trust {
         if good.at.elapsed() > self.stall {
             return Err(Distrust("stalled"));
         }
-        match now {
-            Some(now) if self.jumped(good, now, Instant::now()) => Err(Distrust("clock-jumped")),
-            _ => Ok(()),
-        }
+        now.map_or(Ok(()), |now| self.clock(now))
+    }
+
+    /// Whether the database's clock, which says that it is `now`, is the one that it
+    /// was at the last pulse.
+    ///
+    /// # Errors
+    /// It has jumped, and times are yet to be reckoned anew.
+    pub(super) fn clock(&self, now: Timestamp) -> Result<(), Distrust> {
+        let jumped = self.state().good.and_then(|good| self.jumped(good, now, Instant::now()));
+        jumped.map_or(Ok(()), |_| Err(Distrust(JUMPED)))
     }
 
     /// Why the time before a pulse that begins now can't be trusted.
@@ -79,20 +90,30 @@ impl Trust {
         })
     }
 
-    /// Why the time before a pulse that says that it is `now` can't be reckoned with.
-    pub(super) fn jump(&self, now: Timestamp) -> Option<Reason> {
-        let good = self.state().good?;
-        self.jumped(good, now, Instant::now())
-            .then(|| Reason::new("clock-jumped", "the database's clock and this host's went apart"))
+    /// What this host knows by itself when a pulse says that it is `now`, after `gap`.
+    pub(super) fn own(&self, now: Timestamp, gap: Option<Reason>) -> Own {
+        let good = self.state().good;
+        let jump_ms = good.and_then(|good| self.jumped(good, now, Instant::now()));
+        Own { reason: gap, jump_ms, clock_from: good.map(|good| good.clock_from) }
     }
 
-    fn jumped(&self, good: Good, now: Timestamp, at: Instant) -> bool {
+    /// By how many milliseconds the database's clock has jumped, if it has: since the
+    /// last pulse, or back by small steps from what it has shown before.
+    fn jumped(&self, good: Good, now: Timestamp, at: Instant) -> Option<i64> {
         let passed = u64::try_from((at - good.at).as_millis()).unwrap_or(u64::MAX);
-        now.abs_diff(good.now.saturating_add(passed)) > self.jump_ms
+        let apart = |from: Timestamp| {
+            let ms = i64::try_from(now.abs_diff(from)).unwrap_or(i64::MAX);
+            if now < from { -ms } else { ms }
+        };
+        let jump_ms = i64::try_from(self.jump_ms).unwrap_or(i64::MAX);
+        let (jump, back) = (apart(good.now.saturating_add(passed)), apart(good.clock_seen));
+        if jump.abs() > jump_ms { Some(jump) } else { (back < -jump_ms).then_some(back) }
     }
 
-    pub(super) fn pulsed(&self, now: Timestamp) {
-        *self.state() = State { good: Some(Good { at: Instant::now(), now }), failed: false };
+    pub(super) fn pulsed(&self, pulse: &Pulse) {
+        let Pulse { now, clock_from, clock_seen, .. } = *pulse;
+        let good = Some(Good { at: Instant::now(), now, clock_from, clock_seen });
+        *self.state() = State { good, failed: false };
     }
 
     pub(super) fn failed(&self) {

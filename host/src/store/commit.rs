@@ -25,13 +25,13 @@ const MOVE: &str = "
     WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL";
 
 /// [`MOVE`] by a sweep: `$5` and `$6` are -1 and '' where there is none. Taken at
-/// `$8`: what was distrusted since is no evidence.
+/// `$8`: what was distrusted since is no evidence, nor is it by a clock that is before it.
 const MOVE_IF_STILL: &str = "
     UPDATE workspaces SET status = $4, version = version + 1, status_since = (SELECT now FROM clock),
         down_at = 0
     WHERE id = $1 AND version = $2 AND status = $3 AND claim_id IS NULL
     AND COALESCE(last_heartbeat_at, -1) = $5 AND COALESCE(instance_id, '') = $6
-    AND (SELECT now FROM clock) <= $7 AND (SELECT trusted_from FROM fleet) <= $8";
+    AND (SELECT now FROM clock) BETWEEN $8 AND $7 AND (SELECT trusted_from FROM fleet) <= $8";
 
 /// A removal wins over an open claim.
 const REMOVE: &str = "

@@ -7,6 +7,7 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::clock;
 use super::error::StoreError;
 use super::events;
 use super::pool::{Backend, Store, Tx};
@@ -17,11 +18,16 @@ use crate::facts::{Reason, Timestamp};
 const EPISODE_MS: i64 = 10_000;
 
 const BEFORE: &str = "
-    SELECT clock.now, fleet.trusted_from, (SELECT MAX(seen_at) FROM hosts) AS newest,
+    SELECT clock.now, fleet.trusted_from, fleet.clock_from, fleet.clock_seen, (SELECT MAX(seen_at) FROM hosts) AS newest,
         (SELECT name FROM hosts WHERE id <> $1 AND name <> $4
             AND seen_at < clock.now - $2 AND seen_at >= clock.now - $3
             ORDER BY seen_at DESC LIMIT 1) AS lost
     FROM clock, fleet";
+
+const CLOCK: &str = "SELECT clock.now, fleet.clock_from, fleet.clock_seen FROM clock, fleet";
+
+/// By one of the hosts, and not by each at every pulse.
+const CLOCK_SEEN: &str = "UPDATE fleet SET clock_seen = $1 WHERE clock_seen < $1 - 500";
 
 /// A host that starts is the one that it was before.
 const NAMESAKES: &str = "DELETE FROM hosts WHERE id <> $1 AND name = $2";
@@ -59,6 +65,22 @@ pub struct Patience {
     pub lost_ms: u64,
     /// And after this long it is given up.
     pub forget_ms: u64,
+    /// A clock that is off by more has jumped.
+    pub jump_ms: u64,
+    /// How long a claim is its holder's once a clock has jumped.
+    pub lease_ms: u64,
+}
+
+/// What a host has found by itself, before it asks what the others did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// Why what was not heard proves nothing.
+    pub reason: Option<Reason>,
+    /// How far the clock has gone ahead, or back, of this host's own, if that is a jump.
+    pub jump_ms: Option<i64>,
+    /// Since when the clock ran evenly, as this host last saw it: a jump that
+    /// somebody has found since is not found again.
+    pub clock_from: Option<Timestamp>,
 }
 
 /// What a pulse found.
@@ -72,6 +94,10 @@ pub struct Pulse {
     pub distrust: Option<Reason>,
     /// No host ran before: trust begins, and nothing is the matter.
     pub first: bool,
+    /// Since when the clock has run evenly.
+    pub clock_from: Timestamp,
+    /// The latest time that it has shown since.
+    pub clock_seen: Timestamp,
 }
 
 /// A host, as its last pulse left it.
@@ -85,26 +111,37 @@ pub struct SeenHost {
 impl Store {
     /// Says that this host is alive. With a reason of its own to distrust what
     /// was not heard, given the database's time, or one that it finds here,
-    /// everybody reckons from now.
+    /// everybody reckons from now. Locks are taken in one order: the fleet's, then the hosts'.
     pub async fn pulse(
         &self,
         host: &HostName,
         starting: bool,
-        own: impl FnOnce(Timestamp) -> Option<Reason>,
+        own: impl FnOnce(Timestamp) -> Own,
         patience: &Patience,
     ) -> Result<Pulse, StoreError> {
         let mut tx = self.begin().await?;
         let (lost, forget) = (count(patience.lost_ms), count(patience.forget_ms));
         let namesakes = if starting { host.name.as_str() } else { "" };
         let before = fetch_optional!(tx.on(), Before, BEFORE, text(&host.id), lost, forget, text(namesakes))?;
-        let before = before.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
+        let mut before = before.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
         let at = At { table: "fleet", id: "1" };
-        let now = at.number("now", before.now)?;
-        let distrust = own(now).or_else(|| before.reason(patience));
+        let own = own(at.number("now", before.now)?);
+        let jump = match own.jump_ms.or_else(|| before.set_back(patience)) {
+            Some(by) => reckon_anew(&mut tx, &mut before, by, &own, patience).await?,
+            None => None,
+        };
+        let distrust = match jump {
+            Some(reason) => Some(reason),
+            None => {
+                execute!(tx.on(), CLOCK_SEEN, before.now)?;
+                let distrust = own.reason.or_else(|| before.reason(patience));
+                if let Some(reason) = &distrust {
+                    distrust_until_now(&mut tx, before.now, reason).await?;
+                }
+                distrust
+            }
+        };
         execute!(tx.on(), SEEN, text(&host.id), text(&host.name))?;
-        if let Some(reason) = &distrust {
-            distrust_until_now(&mut tx, before.now, reason).await?;
-        }
         tx.commit().await?;
         if starting {
             // By itself, so that two of one name never wait for each other.
@@ -112,10 +149,12 @@ impl Store {
         }
         let trusted_from = if distrust.is_some() { before.now } else { before.trusted_from };
         Ok(Pulse {
-            now,
+            now: at.number("now", before.now)?,
             trusted_from: at.number("trusted_from", trusted_from)?,
             distrust,
-            first: before.newest.is_none(),
+            first: before.newest.is_none() && before.clock_from != before.now,
+            clock_from: at.number("clock_from", before.clock_from)?,
+            clock_seen: at.number("clock_seen", before.clock_seen.max(before.now))?,
         })
     }
 
@@ -152,11 +191,19 @@ impl Store {
 struct Before {
     now: i64,
     trusted_from: i64,
+    clock_from: i64,
+    clock_seen: i64,
     newest: Option<i64>,
     lost: Option<String>,
 }
 
 impl Before {
+    /// How far it is before what a pulse has seen, negative, if that is a jump.
+    fn set_back(&self, patience: &Patience) -> Option<i64> {
+        let by = self.now - self.clock_seen;
+        (by < -count(patience.jump_ms)).then_some(by)
+    }
+
     fn reason(&self, patience: &Patience) -> Option<Reason> {
         let silent = self.newest.map(|newest| self.now - newest);
         if let Some(lost) = &self.lost {
@@ -169,6 +216,36 @@ impl Before {
             None => Some(Reason::new("nobody-listened", "no host ran before this one")),
         }
     }
+}
+
+/// Of all hosts that find a jump, one has all times reckoned anew; why, if it is this one.
+async fn reckon_anew(
+    tx: &mut Tx,
+    before: &mut Before,
+    by: i64,
+    own: &Own,
+    patience: &Patience,
+) -> Result<Option<Reason>, StoreError> {
+    let lock = match tx.backend() {
+        Backend::Sqlite => CLOCK.to_owned(),
+        Backend::Postgres => format!("{CLOCK} FOR UPDATE OF fleet"),
+    };
+    let clock = fetch_optional!(tx.on(), (i64, i64, i64), AssertSqlSafe(lock))?;
+    (before.now, before.clock_from, before.clock_seen) =
+        clock.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))?;
+    let news = match (own.jump_ms, own.clock_from) {
+        (Some(_), Some(from)) => count(from) == before.clock_from,
+        _ => before.set_back(patience).is_some(),
+    };
+    if !news {
+        // Somebody has, and since then all hosts live.
+        (before.newest, before.lost, before.trusted_from) = (Some(before.now), None, before.clock_from);
+        return Ok(None);
+    }
+    let reason = clock::reason(by);
+    clock::reckon_anew(tx, before.now, by, patience.lease_ms, &reason).await?;
+    (before.clock_from, before.clock_seen) = (before.now, before.now);
+    Ok(Some(reason))
 }
 
 async fn distrust_until_now(tx: &mut Tx, now: i64, reason: &Reason) -> Result<(), StoreError> {

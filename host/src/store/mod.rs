@@ -30,6 +30,7 @@
 //! | `claims` | the sagas, their journals, and what they leave owed |
 //! | `sweeps` | what the loops look at next |
 //! | `brakes`, `hosts` | how many went down lately; which hosts are alive |
+//! | `clock` | a clock that jumped: what is reckoned anew |
 //! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
 #[macro_use]
@@ -43,6 +44,7 @@ mod beats;
 mod brakes;
 mod checkpoint;
 mod claims;
+mod clock;
 mod commit;
 mod condition;
 mod connect;
@@ -64,8 +66,9 @@ pub use claims::{
     Begin, Begun, Claim, ClaimKind, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
     OwedStop, StepState, UnknownState,
 };
+pub use clock::JUMPED;
 pub use error::StoreError;
-pub use hosts::{HostName, Patience, Pulse, SeenHost};
+pub use hosts::{HostName, Own, Patience, Pulse, SeenHost};
 pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
 pub use reported::Reported;

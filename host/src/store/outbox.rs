@@ -29,7 +29,12 @@ const STAMP: &str = "
     SET last_fired_at = excluded.last_fired_at, fired = excluded.fired
     WHERE cooldowns.last_fired_at = $4";
 
-const COOLDOWN: &str = "SELECT last_fired_at, fired FROM cooldowns WHERE workspace_id = $1 AND action = $2";
+const COOLDOWN: &str = "
+    SELECT last_fired_at, fired, clock.now FROM cooldowns, clock WHERE workspace_id = $1 AND action = $2";
+
+/// By a clock that was set back since. How long ago that was, nobody knows: it counts from now, once.
+const STAMP_AHEAD: &str = "
+    UPDATE cooldowns SET last_fired_at = $3 WHERE workspace_id = $1 AND action = $2 AND last_fired_at = $4";
 
 macro_rules! effect {
     () => {
@@ -185,10 +190,15 @@ impl Store {
         workspace_id: &str,
         action: &str,
     ) -> Result<Option<(Timestamp, u32)>, StoreError> {
-        let row = fetch_optional!(self.read(), (i64, i64), COOLDOWN, text(workspace_id), text(action))?;
+        let (id, action) = (text(workspace_id), text(action));
+        let row = fetch_optional!(self.read(), (i64, i64, i64), COOLDOWN, id.as_ref(), action.as_ref())?;
+        let Some((mut last, fired, now)) = row else { return Ok(None) };
+        if last > now {
+            execute!(self.write(), STAMP_AHEAD, id.as_ref(), action.as_ref(), now, last)?;
+            last = now;
+        }
         let at = At { table: "cooldowns", id: workspace_id };
-        row.map(|(last, fired)| Ok((at.number("last_fired_at", last)?, at.number("fired", fired)?)))
-            .transpose()
+        Ok(Some((at.number("last_fired_at", last)?, at.number("fired", fired)?)))
     }
 }
 

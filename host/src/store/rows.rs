@@ -143,10 +143,13 @@ impl TryFrom<FactsRow> for Snapshot {
     fn try_from(row: FactsRow) -> Result<Self, StoreError> {
         let at = At { table: "workspaces", id: &row.id };
         let status = at.parse("status", &row.status, "a status")?;
-        let status_since = at.number("status_since", row.status_since)?;
-        let last_heartbeat_at =
-            row.last_heartbeat_at.map(|t| at.number("last_heartbeat_at", t)).transpose()?;
         let now: u64 = at.number("now", row.now)?;
+        // The statement's time was taken before it waited for the row, and the
+        // database's clock may have been set back: no age may come out negative,
+        // and time must not stand still until the clock is there again.
+        let past = |column, t| at.number::<u64>(column, t).map(|t| t.min(now));
+        let status_since = past("status_since", row.status_since)?;
+        let last_heartbeat_at = row.last_heartbeat_at.map(|t| past("last_heartbeat_at", t)).transpose()?;
         let active_tasks = at.number("active_tasks", row.active_tasks)?;
         let labels = match row.labels.as_str() {
             "{}" => BTreeMap::new(),
@@ -155,9 +158,7 @@ impl TryFrom<FactsRow> for Snapshot {
         Ok(Snapshot {
             version: row.version,
             claim_id: row.claim_id,
-            // The statement's time was taken before it waited for the row, and
-            // the database's clock may be set back: no age may come out negative.
-            now: now.max(status_since).max(last_heartbeat_at.unwrap_or(0)),
+            now,
             workspace: Workspace {
                 kind: row.kind,
                 runtime: row.runtime,

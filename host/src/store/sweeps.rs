@@ -54,6 +54,17 @@ pub type ByProvider = std::collections::BTreeMap<Option<String>, u64>;
 /// How often a statement is tried that Postgres gave up for another transaction.
 const TRIES: u32 = 5;
 
+const NOW: &str = "(SELECT now FROM clock)";
+
+const TRUSTED_FROM: &str = "(SELECT trusted_from FROM fleet)";
+
+const CLOCK_FROM: &str = "(SELECT clock_from FROM fleet)";
+
+/// Time to say something, for those that could not be heard.
+const GRACE_MS: u64 = 60_000;
+
+const HOUR_MS: u64 = 3_600_000;
+
 impl Sweep {
     const fn column(self) -> &'static str {
         match self {
@@ -73,6 +84,15 @@ impl Sweep {
             Sweep::Idle => "workspaces_idle",
             Sweep::Down => "workspaces_down",
         }
+    }
+
+    /// How far ahead its loop plans at the least.
+    fn plans(self, after_ms: u64, every_ms: u64) -> u64 {
+        let grace = match self {
+            Sweep::Instances | Sweep::Provisioning | Sweep::Idle => GRACE_MS,
+            Sweep::Silence | Sweep::Down => 0,
+        };
+        after_ms.max(every_ms).max(grace)
     }
 
     /// SQLite is told, since it prefers the index of the statuses while it knows
@@ -104,27 +124,32 @@ impl Sweep {
         }
     }
 
-    /// Since when the row has been so. Silence while nobody listened proves nothing.
-    const fn since(self) -> &'static str {
+    /// Since when the row has been so. Silence while nobody listened proves nothing,
+    /// and what a clock said before it jumped says nothing by this one.
+    fn since(self) -> String {
         match self {
-            Sweep::Silence | Sweep::Down => {
-                "GREATEST(COALESCE(last_heartbeat_at, 0), status_since, (SELECT trusted_from FROM fleet))"
-            }
-            Sweep::Instances => "CAST(0 AS BIGINT)",
-            Sweep::Provisioning => "status_since",
-            Sweep::Idle => "COALESCE(busy_at, created_at)",
+            Sweep::Silence | Sweep::Down => format!(
+                "GREATEST(COALESCE({}, 0), {}, {TRUSTED_FROM})",
+                past("last_heartbeat_at"),
+                past("status_since")
+            ),
+            Sweep::Instances => CLOCK_FROM.to_owned(),
+            Sweep::Provisioning => format!("GREATEST({}, {CLOCK_FROM})", past("status_since")),
+            Sweep::Idle => format!("GREATEST({}, {CLOCK_FROM})", past("COALESCE(busy_at, created_at)")),
         }
     }
 
     /// From when on it is asked about: `$1` milliseconds after `since`, and its own
-    /// limit. Whoever could not be heard for a while gets a minute to say something.
+    /// limit. Whoever could not be heard for a while gets a minute to say something;
+    /// so does a box whose agent may have been heard of by another clock only.
     fn from(self) -> String {
-        let later = |from: String| format!("GREATEST({from}, (SELECT trusted_from FROM fleet) + 60000)");
+        let later = |from: String| format!("GREATEST({from}, {TRUSTED_FROM} + {GRACE_MS})");
         let from = format!("{} + $1", self.since());
         match self {
             Sweep::Idle => later(format!("{from} + hibernation_idle_minutes * 60000")),
             Sweep::Provisioning => later(from),
-            Sweep::Silence | Sweep::Instances | Sweep::Down => from,
+            Sweep::Instances => format!("{from} + {GRACE_MS}"),
+            Sweep::Silence | Sweep::Down => from,
         }
     }
 
@@ -142,12 +167,18 @@ impl Sweep {
     }
 
     fn rearm(self, backend: Backend) -> String {
-        self.update(backend, true, &self.from(), "$2", "")
+        self.update(backend, true, &self.next(), "$2", "")
+    }
+
+    /// Where it could be due next, as far ahead as anybody plans.
+    fn next(self) -> String {
+        format!("LEAST({}, {})", self.from(), farthest())
     }
 
     fn take(self, backend: Backend) -> String {
         let returning = format!(
-            " RETURNING {}, {} AS since, (SELECT now FROM clock) AS taken_at",
+            " RETURNING {}, {} AS since, {NOW} AS taken_at, {CLOCK_FROM} AS clock_from,
+                (SELECT clock_ahead FROM fleet) AS clock_ahead",
             facts!("(SELECT now FROM clock)"),
             self.since()
         );
@@ -155,32 +186,32 @@ impl Sweep {
     }
 
     /// When it is looked at again: `$2` milliseconds later; what has been silent or
-    /// down for long, ever more seldom, but every hour.
+    /// down for long, ever more seldom, but every hour. Never further ahead than the
+    /// clock has run evenly, or it would be recalled.
     fn again(self) -> String {
-        let seldom = |since, part| {
-            format!(
-                "(SELECT now FROM clock)
-                + GREATEST($2, LEAST(((SELECT now FROM clock) - {since}) / {part}, 3600000))"
-            )
+        let seldom = |since: String, part| {
+            format!("{NOW} + GREATEST($2, LEAST(({NOW} - {since}) / {part}, {HOUR_MS}))")
         };
         match self {
-            Sweep::Down => seldom("status_since", 4),
+            Sweep::Down => seldom(format!("GREATEST({}, {CLOCK_FROM})", past("status_since")), 4),
             // A policy's window of eight minutes is still met to the tick.
             Sweep::Silence => seldom(self.since(), 32),
-            _ => "(SELECT now FROM clock) + $2".to_owned(),
+            _ => format!("{NOW} + $2"),
         }
     }
 
-    /// A clock that ran ahead, and was set back, left its times in the future. None
-    /// of these loops looks further ahead than this.
+    /// What lies further ahead than anybody plans was planned by a clock that has been
+    /// set back since (or before one was found to have been set ahead). It stands at
+    /// the far end of the index.
     fn recall(self, backend: Backend) -> String {
         let turn = format!(
-            "SELECT id FROM {} WHERE {} AND {} > (SELECT now FROM clock) + 7200000 LIMIT $1",
+            "SELECT id FROM {} WHERE {} AND {column} > {} ORDER BY {column} DESC LIMIT $2",
             self.table(backend),
             self.watched(),
-            self.column(),
+            farthest(),
+            column = self.column(),
         );
-        self.set(backend, &turn, "0", "")
+        self.set(backend, &turn, &self.next(), "")
     }
 
     fn update(self, backend: Backend, heard: bool, to: &str, limit: &str, returning: &str) -> String {
@@ -188,15 +219,13 @@ impl Sweep {
     }
 
     fn set(self, backend: Backend, turn: &str, to: &str, returning: &str) -> String {
-        let column = self.column();
+        let set = format!("{} = {to}, {}", self.column(), mended());
         let sql = match backend {
-            Backend::Sqlite => {
-                format!("UPDATE workspaces SET {column} = {to} WHERE id IN ({turn}){returning}")
-            }
+            Backend::Sqlite => format!("UPDATE workspaces SET {set} WHERE id IN ({turn}){returning}"),
             // Whoever is writing a row just now has news of it; and two hosts share the work.
             Backend::Postgres => format!(
                 "WITH due AS MATERIALIZED ({turn} FOR NO KEY UPDATE SKIP LOCKED)
-                UPDATE workspaces SET {column} = {to} FROM due WHERE workspaces.id = due.id{returning}"
+                UPDATE workspaces SET {set} FROM due WHERE workspaces.id = due.id{returning}"
             ),
         };
         dialect(backend, sql)
@@ -218,6 +247,31 @@ impl Sweep {
     }
 }
 
+/// A time that lies ahead was written before the clock was set back. By as much as it
+/// is ahead it is taken to be past, up to a minute: a small step makes no row old. What
+/// was before a jump that was noticed counts from there.
+fn past(column: &str) -> String {
+    format!(
+        "(CASE WHEN {column} > {NOW}
+            THEN LEAST({NOW}, GREATEST(2 * {NOW} - {column}, {NOW} - {GRACE_MS}, {TRUSTED_FROM}))
+        ELSE {column} END)"
+    )
+}
+
+/// Whatever else is written of a row, its times are made right, or they would come
+/// true when the clock is there again.
+fn mended() -> String {
+    let mend = |column: &str| format!("{column} = {}", past(column));
+    ["last_heartbeat_at", "status_since", "busy_at"].map(mend).join(", ")
+}
+
+/// Nobody plans further ahead than this: `$3` milliseconds (the least that its loop
+/// has to), or for as long as the clock has run evenly, up to an hour. So right after a
+/// jump whatever was planned before it stands out.
+fn farthest() -> String {
+    format!("{NOW} + GREATEST($3, LEAST({NOW} - {CLOCK_FROM}, {HOUR_MS}))")
+}
+
 /// SQLite calls the greatest of several values MAX, and the least MIN.
 fn dialect(backend: Backend, sql: String) -> String {
     match backend {
@@ -232,29 +286,57 @@ struct DueRow {
     facts: FactsRow,
     since: i64,
     taken_at: i64,
+    clock_from: i64,
+    clock_ahead: i64,
+}
+
+impl DueRow {
+    /// What is down says nothing more: how long ago it was heard of is reckoned by the
+    /// clock as it was, or one that is set ahead by a day would have it given up.
+    fn reckon(facts: &mut Snapshot, clock_from: i64, ahead: i64) {
+        let from = u64::try_from(clock_from).unwrap_or(0).min(facts.now);
+        let ahead = u64::try_from(ahead).unwrap_or(0);
+        let reckon = |at: &mut Timestamp| {
+            if *at < from {
+                *at = at.saturating_add(ahead).min(from);
+            }
+        };
+        reckon(&mut facts.workspace.status_since);
+        facts.workspace.last_heartbeat_at.as_mut().map(reckon);
+    }
 }
 
 impl Store {
-    /// Has up to `limit` rows looked at now that a clock put off which has been set
-    /// back since; how many.
-    pub async fn recall(&self, sweep: Sweep, limit: u32) -> Result<u64, StoreError> {
-        if sweep == Sweep::Idle {
-            // Its limits are days, for all we know.
-            return Ok(0);
-        }
+    /// Has up to `limit` rows looked at when they could be due, that a clock has put
+    /// off which has been set since; how many. `every_ms`: how often the loop looks at a row.
+    pub async fn recall(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        every_ms: u64,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         let sql = AssertSqlSafe(sweep.recall(self.backend()));
-        execute!(self.write(), sql, i64::from(limit))
+        let least = sweep.plans(after_ms, every_ms);
+        execute!(self.write(), sql, count(after_ms), i64::from(limit), count(least))
     }
 
     /// Moves up to `limit` rows that were heard of meanwhile to where they could
     /// be due next; how many.
-    pub async fn rearm(&self, sweep: Sweep, after_ms: u64, limit: u32) -> Result<u64, StoreError> {
+    pub async fn rearm(
+        &self,
+        sweep: Sweep,
+        after_ms: u64,
+        every_ms: u64,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         if sweep == Sweep::Instances {
             // Its turn is all that makes a box due.
             return Ok(0);
         }
         let sql = AssertSqlSafe(sweep.rearm(self.backend()));
-        execute!(self.write(), sql, count(after_ms), i64::from(limit))
+        let least = sweep.plans(after_ms, every_ms);
+        execute!(self.write(), sql, count(after_ms), i64::from(limit), count(least))
     }
 
     /// Takes up to `limit` rows that have been so for `after_ms`, the longest
@@ -281,7 +363,12 @@ impl Store {
             let (since, taken_at) = (u64::try_from(row.since), u64::try_from(row.taken_at));
             let (since, taken_at) = (since.unwrap_or(0), taken_at.unwrap_or(0));
             match Snapshot::try_from(row.facts) {
-                Ok(facts) => taken.due.push(Due { since: since.min(facts.now), facts, taken_at }),
+                Ok(mut facts) => {
+                    if sweep == Sweep::Down {
+                        DueRow::reckon(&mut facts, row.clock_from, row.clock_ahead);
+                    }
+                    taken.due.push(Due { since: since.min(facts.now), facts, taken_at });
+                }
                 Err(error) => taken.unreadable.push(error),
             }
         }
@@ -298,6 +385,11 @@ impl Store {
     /// The database's plan for taking what is due, a line each; for tests.
     pub async fn plan_of_taking(&self, sweep: Sweep) -> Result<Vec<String>, StoreError> {
         self.plan(&sweep.take(self.backend()), &[0, 0, 0]).await
+    }
+
+    /// Its plan for recalling what was put off; for tests.
+    pub async fn plan_of_recalling(&self, sweep: Sweep) -> Result<Vec<String>, StoreError> {
+        self.plan(&sweep.recall(self.backend()), &[0, 0, 0]).await
     }
 
     /// Its plan for counting what waits; for tests.

@@ -3,6 +3,7 @@
 
 mod case2;
 mod case5;
+mod clock;
 mod idle;
 mod provider;
 mod race;

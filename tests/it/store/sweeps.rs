@@ -49,6 +49,12 @@ async fn what_is_due_is_found_by_its_index(
     for whole in ["SCAN workspaces", "Seq Scan on workspaces", "TEMP B-TREE FOR ORDER", "Sort Key"] {
         assert!(!plan.contains(whole), "{whole}:\n{plan}");
     }
+    let recall = db.store.plan_of_recalling(sweep).await.expect("a plan").join("\n");
+    let far_end = read.replace("Index Scan", "Index Scan Backward");
+    assert!(recall.contains(&far_end), "{index} is not used to find what was put off:\n{recall}");
+    for whole in ["SCAN workspaces", "Seq Scan on workspaces", "TEMP B-TREE FOR ORDER", "Sort Key"] {
+        assert!(!recall.contains(whole), "{whole}:\n{recall}");
+    }
     let plan = db.store.plan_of_waiting(sweep).await.expect("a plan").join("\n");
     assert!(plan.contains(&read), "{index} is not used to count what waits:\n{plan}");
 }
@@ -74,8 +80,8 @@ async fn the_silent_are_taken_once_and_the_heard_moved(
     let db = TestDb::new(backend).await;
     online(&db, "silent", 90_000).await;
     online(&db, "heard", 1_000).await;
-    assert_eq!(db.store.rearm(Sweep::Silence, 60_000, 10).await.expect("rearming"), 1);
-    assert_eq!(db.store.rearm(Sweep::Silence, 60_000, 10).await.expect("rearming"), 0);
+    assert_eq!(db.store.rearm(Sweep::Silence, 60_000, 15_000, 10).await.expect("rearming"), 1);
+    assert_eq!(db.store.rearm(Sweep::Silence, 60_000, 15_000, 10).await.expect("rearming"), 0);
     assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, ["silent"]);
     assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, [] as [&str; 0], "nobody takes it twice");
 }
@@ -113,6 +119,6 @@ async fn what_a_clock_put_off_is_recalled(#[values(Backend::Sqlite, Backend::Pos
         .await;
     db.sql("UPDATE workspaces SET silence_at = (SELECT now FROM clock) + 60000 WHERE id = 'waits'").await;
     assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, [] as [&str; 0]);
-    assert_eq!(db.store.recall(Sweep::Silence, 10).await.expect("recalling"), 1);
+    assert_eq!(db.store.recall(Sweep::Silence, 60_000, 15_000, 10).await.expect("recalling"), 1);
     assert_eq!(taken(&db.store, Sweep::Silence, 60_000).await, ["put-off"]);
 }

@@ -17,8 +17,13 @@ fn trust(change: impl FnOnce(&mut BrakeConfig)) -> Trust {
 
 fn pulsed(change: impl FnOnce(&mut BrakeConfig)) -> Trust {
     let trust = trust(change);
-    trust.pulsed(NOW);
+    trust.pulsed(&pulse(NOW));
     trust
+}
+
+/// One that found nothing.
+fn pulse(now: Timestamp) -> Pulse {
+    Pulse { now, trusted_from: 0, distrust: None, first: false, clock_from: 7, clock_seen: now }
 }
 
 fn code(reason: Option<Reason>) -> Option<String> {
@@ -31,8 +36,9 @@ fn before_its_first_pulse_nothing_is_known() {
     assert_eq!(trust.vouch(None), Err(Distrust("starting")));
     assert_eq!(trust.vouch(Some(NOW)), Err(Distrust("starting")));
     // That nobody listened before, the store finds out.
-    assert_eq!((trust.gap(), trust.jump(NOW)), (None, None));
-    trust.pulsed(NOW);
+    assert_eq!((trust.gap(), trust.own(NOW, None)), (None, Own::default()));
+    assert_eq!(trust.clock(NOW), Ok(()));
+    trust.pulsed(&pulse(NOW));
     assert_eq!(trust.vouch(Some(NOW)), Ok(()));
 }
 
@@ -45,7 +51,7 @@ fn a_stall_is_this_host_s_or_the_database_s() {
     assert_eq!(code(trust.gap()).as_deref(), Some("stalled"));
     trust.failed();
     assert_eq!(code(trust.gap()).as_deref(), Some("database-away"));
-    trust.pulsed(NOW);
+    trust.pulsed(&pulse(NOW));
     assert_eq!((trust.vouch(None), trust.gap()), (Ok(()), None));
 }
 
@@ -63,12 +69,25 @@ fn a_clock_has_jumped_that_is_off_by_more_than_it_may_either_way() {
     const SLACK: u64 = 2_000;
     let trust = pulsed(|config| config.jump_ms = MAY);
     for fine in [NOW, NOW + MAY - SLACK, NOW - MAY + SLACK] {
-        assert_eq!((trust.vouch(Some(fine)), trust.jump(fine)), (Ok(()), None), "{fine}");
+        assert_eq!((trust.vouch(Some(fine)), trust.clock(fine)), (Ok(()), Ok(())), "{fine}");
+        assert_eq!(trust.own(fine, None), Own { clock_from: Some(7), ..Own::default() }, "{fine}");
     }
     for off in [0, NOW - MAY - SLACK, NOW + MAY + SLACK, u64::MAX] {
         assert_eq!(trust.vouch(Some(off)), Err(Distrust("clock-jumped")), "{off}");
-        assert_eq!(code(trust.jump(off)).as_deref(), Some("clock-jumped"), "{off}");
+        assert_eq!(trust.clock(off), Err(Distrust("clock-jumped")), "{off}");
+        let own = trust.own(off, None);
+        assert_eq!(own.jump_ms.map(|ms| ms > 0), Some(off > NOW), "{off}: {own:?}");
     }
+}
+
+/// Set back by steps that are small each, it is behind what it has shown all the same.
+#[test]
+fn a_clock_that_creeps_back_has_jumped_in_the_end() {
+    let trust = pulsed(|config| config.jump_ms = 5_000);
+    trust.pulsed(&Pulse { now: NOW - 4_000, ..pulse(NOW) });
+    assert_eq!(trust.clock(NOW - 4_000), Ok(()));
+    assert_eq!(trust.clock(NOW - 8_000), Err(Distrust("clock-jumped")));
+    assert_eq!(trust.own(NOW - 8_000, None).jump_ms, Some(-8_000));
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl Host {
         let config = LoopsConfig::default();
         let (after, again) = (config.silent_after_ms, config.silence_ms);
         let begun = Instant::now();
-        let heard = self.store.rearm(Sweep::Silence, after, config.rows).await?;
+        let heard = self.store.rearm(Sweep::Silence, after, again, config.rows).await?;
         let taken = self.store.take_due(Sweep::Silence, after, again, config.rows).await?;
         let took = millis(begun);
         ensure!(
