@@ -1,18 +1,23 @@
 //! A disk that fills up, or fails, under a running host, and has room again. What
 //! was acknowledged is there, `/readyz` says what can't be written meanwhile, and
-//! writes come back by themselves. And a log that can't be written.
+//! writes come back by themselves. The same of a provider's directory and of the state
+//! directory; and a log that can't be written.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use sprag::store::Store;
+use sprag::store::{Backend, Store};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use crate::provision::soon;
+use crate::support::cli;
+use crate::support::db::TestDb;
 use crate::support::process::{ADMIN, Process, beat};
 use crate::support::{policy_dir, sprag_bin};
 
@@ -54,7 +59,7 @@ impl Disk {
     /// From now on nothing can be written.
     fn break_down(&self, host: &Process) {
         if !self.mounted {
-            return limit(host, "4096");
+            return limit(host, "0");
         }
         let mut file = std::fs::File::create(self.ballast()).expect("a file");
         for size in [65_536, 512] {
@@ -152,6 +157,94 @@ async fn writes_come_back_when_the_disk_does(#[values(Fault::Full, Fault::Fails)
     let row = store.view(&id).await.expect("reading").expect("a row");
     assert!(row.uptime_seconds >= stored, "acknowledged: {stored}, stored: {}", row.uptime_seconds);
     store.close().await;
+}
+
+/// A command that needs room fails and says why; everything else goes on, and the next command succeeds.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[case(Backend::Sqlite, Fault::Full)]
+#[case(Backend::Postgres, Fault::Full)]
+#[case(Backend::Postgres, Fault::Fails)]
+async fn a_providers_full_disk_fails_what_needs_it(#[case] backend: Backend, #[case] fault: Fault) {
+    let (disk, state, db) =
+        (Disk::new(fault), tempfile::tempdir().expect("a directory"), TestDb::new(backend).await);
+    if backend == Backend::Sqlite && !disk.mounted {
+        // The limit in the place of a full disk would be the database's as well.
+        return;
+    }
+    let boxes = disk.dir.path().join("boxes");
+    let config = format!(
+        "[effects]\ntick_ms = 50\nbackoff_ms = 50\nbackoff_max_ms = 500\n\
+         [provisioning]\nattempts = 2\nstop_attempts = 2\nbackoff_ms = 20\n\
+         [providers.local]\ntype = \"process\"\ndir = {boxes:?}\nenv = {{ SPRAG_HEARTBEAT_MS = \"50\" }}\n"
+    );
+    let host = Process::start_under(&["env", "--ignore-signal=XFSZ"], &db.url, state.path(), &config).await;
+    let get = async |path: String| host.admin(Method::GET, &path, None).await;
+    let (other, token) = host.create(json!({ "name": "other" })).await;
+    let body = json!({ "name": "w", "provider": "local" });
+    let made = host.admin(Method::POST, "workspaces", Some(body)).await;
+    let id = made["id"].as_str().expect("an id");
+    let online = async || get(format!("workspaces/{id}")).await["status"] == "online";
+    soon("it is online", online).await;
+
+    disk.break_down(&host);
+    let ended = async |claim: &Value| {
+        let path = format!("claims/{}", claim["id"].as_str().expect("an id"));
+        soon("the claim has ended", async || get(path.clone()).await["state"] != "open").await;
+        get(path).await
+    };
+    let claim = host.admin(Method::POST, &format!("workspaces/{id}/restart"), Some(json!({}))).await;
+    let claim = ended(&claim).await;
+    assert_eq!(claim["state"], "failed", "{claim:#}");
+    let why = if disk.mounted { "No space left on device" } else { "File too large" };
+    assert!(claim.to_string().contains(why), "{claim:#}");
+    assert_eq!(readyz(&host).await.0, 200, "the database is well");
+    let (status, body) = beat(&host.client, &host.url, &other, &token, 1, 0.0).await.expect("an answer");
+    assert_eq!(status, 200, "{body}");
+
+    disk.recover(&host);
+    let claim = host.admin(Method::POST, &format!("workspaces/{id}/restart"), Some(json!({}))).await;
+    let claim = ended(&claim).await;
+    assert_eq!(claim["state"], "committed", "{claim:#}");
+    soon("it is online again", online).await;
+    let owed = async || get(format!("effects?state=due&workspace_id={id}")).await;
+    soon("nothing is owed", async || owed().await.as_array().is_some_and(Vec::is_empty)).await;
+    host.admin(Method::DELETE, &format!("workspaces/{id}"), None).await;
+    let rows = || std::fs::read_dir(boxes.join(id).join("boxes")).into_iter().flatten().flatten();
+    soon("every box has ended", async || rows().all(|at| at.path().join("exit.json").exists())).await;
+    host.stop().await;
+}
+
+/// What can't be kept is compiled again by the next start, and decides now.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_state_directory_keeps_no_policy_from_deciding() {
+    let (disk, dir) = (Disk::new(Fault::Full), tempfile::tempdir().expect("a directory"));
+    if !disk.mounted {
+        return;
+    }
+    let url = format!("sqlite:{}/sprag.db", dir.path().display());
+    let host = Process::start(&url, disk.dir.path(), "").await;
+    let (id, token) = host.create(json!({ "name": "w" })).await;
+    disk.break_down(&host);
+    let laxer = dir.path().join("laxer");
+    std::fs::create_dir(&laxer).expect("a directory");
+    for file in std::fs::read_dir(policy_dir()).expect("policies").flatten() {
+        let mut bytes = std::fs::read(file.path()).expect("a file");
+        if file.file_name() == "heartbeat.wasm" {
+            // A section of nobody: other bytes, of the same meaning.
+            bytes.extend(b"\x00\x06\x05other");
+        }
+        std::fs::write(laxer.join(file.file_name()), bytes).expect("writing");
+    }
+    let activated = cli::sprag(&host.url, &["policy", "activate", laxer.to_str().expect("a path")]).await;
+    activated.exits(0);
+    let log = host.log();
+    assert!(log.contains("a compiled policy could not be kept"), "{log}");
+    let (status, body) = beat(&host.client, &host.url, &id, &token, 1, 0.0).await.expect("an answer");
+    assert_eq!(status, 200, "{body}");
+    disk.recover(&host);
+    host.stop().await;
 }
 
 /// `sprag serve 2> FILE` on a disk that is full; `sprag serve 2>&1 | head`.

@@ -14,6 +14,7 @@ use sprag::store::Backend;
 use tempfile::TempDir;
 
 use super::{BLUE, RED, to};
+use crate::provision::escapes::{Escape, Held, alive, escaped};
 use crate::provision::outside::stop_all;
 use crate::provision::soon;
 use crate::support::cli;
@@ -29,6 +30,8 @@ struct Ground {
     db: TestDb,
     state: TempDir,
     boxes: TempDir,
+    /// Lines that both providers' sections have besides.
+    settings: String,
 }
 
 /// A box by its process group, and the token that it was given.
@@ -42,13 +45,18 @@ struct Group {
 
 impl Ground {
     async fn new(backend: Backend) -> Self {
+        Self::with(backend, "").await
+    }
+
+    async fn with(backend: Backend, settings: &str) -> Self {
         // Nobody else's address: while the host is dead, no other socket is given its port.
         let port = std::net::TcpListener::bind("127.77.0.1:0").expect("a free port");
         let listen = port.local_addr().expect("an address").to_string();
         drop(port);
         let dir = || tempfile::tempdir().expect("a directory");
         let db = TestDb::new(backend).await;
-        let mut ground = Self { host: None, listen, db, state: dir(), boxes: dir() };
+        let settings = settings.to_owned();
+        let mut ground = Self { host: None, listen, db, state: dir(), boxes: dir(), settings };
         ground.start().await;
         ground
     }
@@ -59,10 +67,16 @@ impl Ground {
             let dir = self.boxes.path().join(name);
             format!(
                 "[providers.{name}]\ntype = \"process\"\ndir = {dir:?}\nstop_grace_ms = 3000\n\
-                 env = {{ SPRAG_HEARTBEAT_MS = \"50\" }}\n"
+                 env = {{ SPRAG_HEARTBEAT_MS = \"50\" }}\n{}\n",
+                self.settings
             )
         };
-        let config = format!("[claims]\nlease_ms = 1000\ntick_ms = 100\n{}{}", provider(RED), provider(BLUE));
+        let config = format!(
+            "[claims]\nlease_ms = 1000\ntick_ms = 100\n[effects]\ntick_ms = 100\nbackoff_ms = 100\n\
+             backoff_max_ms = 1000\n[provisioning]\nstop_attempts = 2\n{}{}",
+            provider(RED),
+            provider(BLUE)
+        );
         let host = Process::start_at(&self.listen, &self.db.url, self.state.path(), &config).await;
         self.host = Some(host);
     }
@@ -119,12 +133,16 @@ impl Ground {
             assert_eq!(found.len(), expected, "{name} runs {found:?}; {row:#}");
             assert!(found.iter().all(|b| b.instance_id == instance), "{found:?}; {row:#}");
         }
-        let place = self.boxes.path().join(&provider).join(id).join("boxes").join(&instance);
-        let run = std::fs::read(place.join("run.json")).expect("a run");
+        let run = std::fs::read(self.place(id, &provider, &instance).join("run.json")).expect("a run");
         let run: Value = serde_json::from_slice(&run).expect("JSON");
         let group = run["pid"].as_i64().expect("a process group");
         let token = members(group).iter().find_map(|process| variable(process, "SPRAG_TOKEN"));
         Group { token: token.expect("an agent with a token"), provider, instance, id: group }
+    }
+
+    /// The directory of a box.
+    fn place(&self, id: &str, provider: &str, instance: &str) -> PathBuf {
+        self.boxes.path().join(provider).join(id).join("boxes").join(instance)
     }
 
     /// The box is gone to the last process, and nobody listens to it any more.
@@ -313,4 +331,83 @@ async fn boxes_outlive_their_host_and_obey_the_next(
     ground.carried_out(&other, "pause", json!({})).await;
     ground.gone(&other, &second).await;
     ground.no_box(&other).await;
+}
+
+/// Whatever an agent starts in a session of its own keeps no command, and no crash's cure, from going on.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_escapes_from_a_box_holds_up_no_command(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Escape::Session, Escape::DoubleFork, Escape::Deaf)] escape: Escape,
+) {
+    let agent = format!("{} exec \"$0\" agent", escape.script());
+    let command = json!(["sh", "-c", agent, sprag_bin()]);
+    let ground = Ground::with(backend, &format!("command = {command}")).await;
+    let (id, mut last) = ground.online(json!({ "name": "w", "provider": RED })).await;
+    for command in ["restart", "pause", "resume", "switch-provider", "hibernate", "wake", "crash", "remove"] {
+        let place = ground.place(&id, &last.provider, &last.instance);
+        let asleep = ground.row(&id).await["instance_id"].is_null();
+        if !asleep {
+            soon("it has escaped", async || !alive(&place).is_empty()).await;
+        }
+        match command {
+            "crash" => {
+                let agent =
+                    members(last.id).into_iter().find(|process| variable(process, "SPRAG_TOKEN").is_some());
+                let agent = agent.expect("an agent").file_name().expect("a number").to_owned();
+                crate::provision::escapes::kill(
+                    agent.to_str().and_then(|pid| pid.parse().ok()).expect("a number"),
+                );
+                soon("nothing of it is left", async || alive(&place).is_empty()).await;
+                // Whoever looks for it finds it: what starts it again is no matter here.
+                ground.carried_out(&id, "restart", json!({})).await;
+            }
+            "remove" => {
+                ground.host().admin(Method::DELETE, &format!("workspaces/{id}"), None).await;
+                soon("its box is gone", async || place.join("exit.json").exists()).await;
+            }
+            "switch-provider" => ground.carried_out(&id, command, to(BLUE)).await,
+            _ => ground.carried_out(&id, command, json!({})).await,
+        }
+        if !asleep {
+            soon("nothing of it is left", async || alive(&place).is_empty()).await;
+            assert!(!escaped(&place).is_empty(), "nobody escaped");
+        }
+        if matches!(command, "pause" | "hibernate" | "remove") {
+            ground.no_box(&id).await;
+        } else {
+            ground.becomes(&id, "online").await;
+            last = ground.group(&id).await;
+        }
+    }
+    let claims = ground.host().admin(Method::GET, &format!("workspaces/{id}/claims"), None).await;
+    for claim in claims.as_array().expect("claims") {
+        let steps = claim["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert!(steps.iter().all(|step| step["state"] == "done"), "{claim:#}");
+    }
+}
+
+/// The claim goes on, the stop is owed and said, and is paid when it can be.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_killed_is_owed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let ground = Ground::with(backend, "").await;
+    let (id, first) = ground.online(json!({ "name": "w", "provider": RED })).await;
+    let held = Held::of(&ground.place(&id, &first.provider, &first.instance));
+    ground.carried_out(&id, "restart", json!({})).await;
+    ground.becomes(&id, "online").await;
+    let row = ground.row(&id).await;
+    assert_ne!(row["instance_id"], first.instance);
+
+    let owed = async || ground.host().admin(Method::GET, &format!("effects?workspace_id={id}"), None).await;
+    let stops = |effects: &Value| {
+        let of = |effect: &&Value| effect["kind"] == "stop" && effect["state"] != "done";
+        effects.as_array().expect("effects").iter().filter(of).count()
+    };
+    assert_eq!(stops(&owed().await), 1, "{:#}", owed().await);
+    drop(held);
+    soon("it is paid", async || stops(&owed().await) == 0).await;
+    ground.gone(&id, &first).await;
+    assert_eq!(ground.row(&id).await["instance_id"], row["instance_id"]);
+    ground.group(&id).await;
 }

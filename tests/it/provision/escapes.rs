@@ -1,11 +1,14 @@
 //! A box is all that its agent started: whatever leaves the agent's session,
 //! parents and standard streams ends with the box, however the box ends.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rstest::rstest;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sprag::provision::ProviderError;
 
 use super::outside::{AGENT, Kind, Outside, shell};
 use super::{call, running, soon, spec, stopped};
@@ -90,6 +93,26 @@ pub fn group_and_supervisor(place: &Path) -> (i64, i64) {
     let command = std::fs::read(format!("/proc/{above}/cmdline")).unwrap_or_default();
     let supervises = String::from_utf8_lossy(&command).contains("box-supervisor");
     (group, if supervises { above } else { group })
+}
+
+/// A box of which something can't be killed, for the provider: its lock is held on, as by a
+/// process that the kernel does not let go.
+pub struct Held {
+    _lock: OwnedFd,
+}
+
+impl Held {
+    pub fn of(place: &Path) -> Self {
+        let (_, supervisor) = group_and_supervisor(place);
+        let open = std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("its files").flatten();
+        let lock = open
+            .filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file == place.join("lock")))
+            .find_map(|fd| fd.file_name().to_str()?.parse().ok())
+            .expect("the lock");
+        let pid = i32::try_from(supervisor).ok().and_then(Pid::from_raw).expect("a process");
+        let handle = pidfd_open(pid, PidfdFlags::empty()).expect("its handle");
+        Self { _lock: pidfd_getfd(handle, lock, PidfdGetfdFlags::empty()).expect("its lock") }
+    }
 }
 
 /// How the box ends.
@@ -219,4 +242,26 @@ async fn the_lock_is_not_the_agents() {
     let mut expected = vec![group, supervisor];
     expected.sort_unstable();
     assert_eq!(holders, expected);
+}
+
+/// It keeps nobody from starting another, and is gone once it can be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_killed_is_given_up() {
+    let outside = Outside::new(Kind::Process).await;
+    let place = begun(&outside, Escape::Session).await;
+    let p = outside.process(|settings| settings.stop_grace = Duration::from_millis(100));
+    let held = Held::of(&place);
+    for key in ["k2", "k2"] {
+        let stop = p.stop(&call("w", "1.2", key), "a").await;
+        assert!(
+            matches!(&stop, Err(ProviderError::Unknown { why }) if why.contains("still there")),
+            "{stop:?}"
+        );
+    }
+    assert_eq!(alive(&place), Vec::<i64>::new(), "what can be killed is");
+    assert!(place.join("given-up.json").exists(), "nobody wrote it down");
+    assert_eq!(p.start(&call("w", "1.3", "k3"), "b", &spec()).await, Ok(running("w", "b")));
+    drop(held);
+    assert_eq!(p.status("w", "a").await, Ok(stopped("w", "a")));
+    assert_eq!(p.list().await, Ok(vec![running("w", "b")]));
 }
