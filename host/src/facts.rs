@@ -28,6 +28,9 @@ pub type Timestamp = u64;
 /// A length of time in milliseconds.
 pub type Millis = u64;
 
+/// What kinds of workspace there are; the first is what one is that says nothing.
+pub const KINDS: [&str; 2] = ["workspace", "platform"];
+
 /// The row as the database held it when the question was asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Workspace {

@@ -3,6 +3,7 @@
 
 mod agents;
 mod bounds;
+mod described;
 mod description;
 mod events;
 mod fails_closed;
@@ -12,4 +13,5 @@ mod readers;
 mod registration;
 mod said;
 mod stopping;
+mod understood;
 mod workspaces;

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::Edge;
 use super::error::{Answer, Problem};
 use crate::provision::BoxToken;
 pub use crate::provision::TOKEN_PREFIX;
@@ -114,24 +115,27 @@ where
     }
 }
 
-/// The proof that the admin token was presented.
+/// The proof that the admin token was presented, with a query of which the
+/// call knows every parameter. Both here, so that no call of an operator can be
+/// without either.
 pub struct Operator(());
 
 impl<S> FromRequestParts<S> for Operator
 where
     S: Sync,
     Arc<Access>: FromRef<S>,
+    Arc<Edge>: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let access = Arc::<Access>::from_ref(state);
         let presented = bearer(&parts.headers).ok_or_else(no_token)?;
-        if is_one_of(&presented, &[access.admin]) {
-            Ok(Self(()))
-        } else {
-            Err(Problem::unauthorized("the token is not the admin token"))
+        if !is_one_of(&presented, &[access.admin]) {
+            return Err(Problem::unauthorized("the token is not the admin token"));
         }
+        Arc::<Edge>::from_ref(state).queries.check(parts)?;
+        Ok(Self(()))
     }
 }
 

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::access::{Access, Agent, Token, bearer, is_one_of};
 use super::body::{AgentBody, Payload, Tools, readiness, required};
 use super::error::{Answer, Problem, ProblemBody, words};
+use super::problems::{Agents, OfLiveWorkspace, WithBody};
 use super::said::{HeartbeatBody, Said, Warning, Warnings, said};
 use super::{Registry, agent_url};
 use crate::advance::Advanced;
@@ -28,7 +29,7 @@ const MAX_CARD: usize = 64 << 10;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct RegisterBody {
     /// The workspace, as `POST /workspaces` answered it.
-    #[schema(required)]
+    #[schema(required, nullable = false)]
     id: Option<String>,
     /// `http` or `https` with a host, at most 2048 bytes. Left out, the last one stands; `null` clears it.
     #[serde(default, deserialize_with = "said")]
@@ -63,18 +64,15 @@ pub(super) struct Registered {
 ///
 /// Brings the workspace online, or fails it where it is not ready.
 #[utoipa::path(
-    post, path = "/registry/register", tag = "agents",
+    post, path = "/registry/register", tag = "agents", operation_id = "register_agent",
     request_body = RegisterBody,
     responses(
-        (status = 200, body = Registered),
+        Agents, WithBody, OfLiveWorkspace,
+        (status = 200, body = Registered, description = "It is registered; `workspace_status` says where the workspace stands"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`NOT_READY`: a policy failed or held it; `reason` is its code. `INVALID_FIELD`, `BAD_JSON`"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`WORKSPACE_PAUSED`, `WORKSPACE_HIBERNATED`"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn register(
@@ -215,16 +213,14 @@ pub(super) struct HeartbeatAnswer {
 /// Stores what the agent says of itself and judges the workspace by it. An
 /// answered heartbeat is a stored heartbeat.
 #[utoipa::path(
-    post, path = "/registry/heartbeat", tag = "agents",
+    post, path = "/registry/heartbeat", tag = "agents", operation_id = "heartbeat",
     request_body = HeartbeatBody,
     security(("agent" = [])),
     responses(
-        (status = 200, body = HeartbeatAnswer),
+        Agents, WithBody, OfLiveWorkspace,
+        (status = 200, body = HeartbeatAnswer, description = "It is stored; `workspace_status` says where the workspace stands"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`INVALID_FIELD`, `BAD_JSON`"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "Try again: storing it twice does no harm"),
     )
@@ -259,7 +255,7 @@ fn taken(registry: &Registry, call: &'static str, warnings: Warnings) -> Vec<War
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct CardBody {
-    #[schema(required)]
+    #[schema(required, nullable = false)]
     workspace_id: Option<String>,
     /// Any JSON; replaces the card, and `null` clears it.
     #[serde(default, deserialize_with = "said")]
@@ -275,16 +271,12 @@ pub(super) struct Updated {
 
 /// Replace the agent card
 #[utoipa::path(
-    post, path = "/registry/update-card", tag = "agents",
+    post, path = "/registry/update-card", tag = "agents", operation_id = "update_agent_card",
     request_body = CardBody,
     security(("agent" = [])),
     responses(
-        (status = 200, body = Updated),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Agents, WithBody, OfLiveWorkspace,
+        (status = 200, body = Updated, description = "The card is replaced"),
     )
 )]
 pub(super) async fn update_card(

@@ -36,29 +36,8 @@ where
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let edge = Arc::<Edge>::from_ref(state);
-        let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), &edge).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| why_not::<T>(&bytes, &e))
-    }
-}
-
-/// A JSON body, or none: then every field is left out.
-pub struct PayloadOrNone<T>(pub T);
-
-impl<S, T> FromRequest<S> for PayloadOrNone<T>
-where
-    S: Sync,
-    Arc<Edge>: FromRef<S>,
-    T: DeserializeOwned + Default,
-{
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let edge = Arc::<Edge>::from_ref(state);
-        let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), &edge).await?;
-        if bytes.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| why_not::<T>(&bytes, &e))
+        let bytes = small_body(request, &edge).await?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -90,7 +69,7 @@ pub struct AgentBody {
 
 impl AgentBody {
     pub fn parse<T: DeserializeOwned>(&self) -> Answer<T> {
-        serde_json::from_slice(&self.bytes).map_err(|e| why_not::<T>(&self.bytes, &e))
+        parse(&self.bytes)
     }
 }
 
@@ -130,6 +109,12 @@ enum Unread {
 }
 
 type Whole = (Bytes, Option<OwnedSemaphorePermit>);
+
+/// The body of an ordinary call.
+pub async fn small_body(request: Request, edge: &Edge) -> Answer<Bytes> {
+    let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), edge).await?;
+    Ok(bytes)
+}
 
 /// The body, if there is room for it and it arrives in time.
 async fn whole_body(request: Request, room: Room, edge: &Edge) -> Answer<Whole> {
@@ -187,6 +172,14 @@ async fn gather(mut body: Body, room: Room, places: Arc<Semaphore>) -> Result<Wh
     Ok((if longer.is_empty() { whole } else { longer.freeze() }, place))
 }
 
+/// Reads JSON.
+///
+/// # Errors
+/// 400, which names the field that is not what it must be.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    serde_json::from_slice(bytes).map_err(|e| why_not::<T>(bytes, &e))
+}
+
 /// Reads a body that failed once more, to name the field that it failed at.
 pub(super) fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
     let not_json =
@@ -205,7 +198,11 @@ pub(super) fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Err
     };
     match at(&body, path) {
         Some(value) if path.iter().len() > 0 => {
-            Problem::field(path.to_string(), value.clone(), expectation(&located.inner().to_string()))
+            let (field, told) = (path.to_string(), located.inner().to_string());
+            if told.starts_with(UNKNOWN) {
+                return Problem::unknown(field, value.clone(), &expectation(&told));
+            }
+            Problem::field(field, value.clone(), expectation(&told))
         }
         _ => {
             let expected = format!("an object with fields as documented ({})", located.inner());
@@ -214,11 +211,17 @@ pub(super) fn why_not<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Err
     }
 }
 
+/// How serde begins to say that a type has no such field, where it says so at all.
+const UNKNOWN: &str = "unknown field `";
+
+/// What it says besides where the type has none.
+const NO_FIELDS: &str = "there are no fields";
+
 /// How serde_json begins to say that a number is too large.
 const OUT_OF_RANGE: &str = "number out of range";
 
 /// The value at `path`; a step may be any text, with dots and slashes.
-fn at<'a>(body: &'a Value, path: &Path) -> Option<&'a Value> {
+pub fn at<'a>(body: &'a Value, path: &Path) -> Option<&'a Value> {
     path.iter().try_fold(body, |value, step| match step {
         Segment::Map { key } => value.get(key),
         Segment::Seq { index } => value.get(index),
@@ -238,6 +241,9 @@ fn number_at(bytes: &[u8], line: usize, column: usize) -> String {
 
 /// `invalid type: string "x", expected f64 at line 1 column 20` → `a number`.
 fn expectation(message: &str) -> String {
+    if message.contains(NO_FIELDS) {
+        return "no field at all".to_owned();
+    }
     let told = message.rsplit_once(", expected ").map_or(message, |(_, told)| told);
     let told = told.rsplit_once(" at line ").map_or(told, |(told, _)| told);
     match told {
@@ -248,7 +254,8 @@ fn expectation(message: &str) -> String {
     .to_owned()
 }
 
-/// A query string. Parameters that a call does not know are ignored.
+/// A query string. Of operators' calls it holds nothing that the call does not
+/// know: [`super::access::Operator`] has seen to that.
 pub struct Params<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
@@ -272,6 +279,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let extract::Path(id) = extract::Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
+        without_nul(&id)?;
         Ok(Self(id))
     }
 }
@@ -286,8 +294,18 @@ impl<S: Send + Sync> FromRequestParts<S> for IdAnd {
         let extract::Path((id, other)) = extract::Path::<(String, String)>::from_request_parts(parts, state)
             .await
             .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", e.body_text()))?;
+        without_nul(&id)?;
         Ok(Self(id, other))
     }
+}
+
+/// No database here keeps one, so nothing is called by it.
+fn without_nul(id: &str) -> Answer<()> {
+    if id.contains('\0') {
+        let detail = format!("nothing is called {id:?}: an id holds no character U+0000");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", detail));
+    }
+    Ok(())
 }
 
 /// A number of the query, or `default` where it is left out.

@@ -12,8 +12,9 @@ use utoipa::ToSchema;
 
 use super::Registry;
 use super::access::Operator;
-use super::body::Payload;
 use super::error::{Answer, Problem, ProblemBody};
+use super::exact::Exact;
+use super::problems::{Operators, WithBody};
 use crate::clock::rfc3339;
 use crate::loops::Report;
 use crate::store::{Brake, BrakeLimits, SeenHost};
@@ -88,12 +89,11 @@ impl From<SeenHost> for HostBody {
 
 /// Read the mass-failure brake
 #[utoipa::path(
-    get, path = "/brake", tag = "loops",
+    get, path = "/brake", tag = "loops", operation_id = "read_brake",
     security(("operator" = [])),
     responses(
-        (status = 200, body = BrakeBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = BrakeBody, description = "How it stands"),
     )
 )]
 pub(super) async fn read(State(registry): State<Arc<Registry>>, _: Operator) -> Answer<Json<BrakeBody>> {
@@ -114,6 +114,7 @@ async fn brake(registry: &Registry) -> Answer<BrakeBody> {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ReleaseBody {
     /// `fleet` or `provider:NAME`; all that is held where it is left out.
     scope: Option<String>,
@@ -123,21 +124,19 @@ pub(super) struct ReleaseBody {
 ///
 /// From now on rows go down at the rate of `brake.release_per_minute`.
 #[utoipa::path(
-    post, path = "/brake/release", tag = "loops",
+    post, path = "/brake/release", tag = "loops", operation_id = "release_brake",
     request_body = ReleaseBody,
     security(("operator" = [])),
     responses(
-        (status = 200, body = BrakeBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 200, body = BrakeBody, description = "How it stands now"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`NOT_HELD`"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn release(
     State(registry): State<Arc<Registry>>,
     _: Operator,
-    Payload(body): Payload<ReleaseBody>,
+    Exact(body): Exact<ReleaseBody>,
 ) -> Answer<Json<BrakeBody>> {
     let scope = body.scope.as_deref();
     let released = registry.store.release_brake(scope, OPERATOR).await?;
@@ -203,11 +202,11 @@ impl From<Report> for LoopBody {
 
 /// Read the loops of the host that answers
 #[utoipa::path(
-    get, path = "/loops", tag = "loops",
+    get, path = "/loops", tag = "loops", operation_id = "list_loops",
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<LoopBody>),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<LoopBody>, description = "Each loop and its last tick"),
     )
 )]
 pub(super) async fn loops(State(registry): State<Arc<Registry>>, _: Operator) -> Json<Vec<LoopBody>> {

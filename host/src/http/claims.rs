@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Operator;
-use super::body::{Id, IdAnd, Params, PayloadOrNone, bounded};
+use super::body::{Id, IdAnd, Params, bounded};
 use super::error::{Answer, Problem, ProblemBody};
+use super::exact::ExactOrNone;
 use super::page::{self, Page, address};
+use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
 use super::views::ClaimBody;
 use super::{Edge, Registry};
 use crate::claims::{CommandError, Commanded};
@@ -39,7 +41,7 @@ const COMMANDS: [(&str, CommandKind); 6] = [
 ];
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct CommandBody {
     /// Of `switch-provider`: a configured provider's name.
     #[serde(alias = "target_provider")]
@@ -48,6 +50,20 @@ pub(super) struct CommandBody {
     force: Option<bool>,
     /// Of `switch-provider`: what a persistent volume holds may be lost.
     confirm_data_loss: Option<bool>,
+}
+
+impl CommandBody {
+    /// What would be no switch must not look like one that was carried out.
+    fn of_no_switch(&self, command: &str) -> Answer<()> {
+        let provider = self.provider.as_deref().map(|given| ("provider", given.into()));
+        let confirmed = self.confirm_data_loss.map(|given| ("confirm_data_loss", given.into()));
+        match provider.or(confirmed) {
+            Some((field, given)) => {
+                Err(Problem::unknown(field, given, &format!("`force`, which is all that {command} takes")))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// A command that changes nothing, because it is so already.
@@ -68,22 +84,19 @@ struct Unchanged {
 /// which goes on whatever becomes of this request. `Prefer: wait=N` holds the
 /// answer until the claim has ended, for up to N seconds.
 #[utoipa::path(
-    post, path = "/workspaces/{id}/{command}", tag = "claims",
+    post, path = "/workspaces/{id}/{command}", tag = "claims", operation_id = "command_workspace",
     params(("id" = String, Path,), ("command" = String, Path,),
         ("prefer" = Option<String>, Header, description = "`wait=N`, seconds")),
     request_body = Option<CommandBody>,
     security(("operator" = [])),
     responses(
-        (status = 202, body = ClaimBody, headers(("location" = String, description = "the claim's address"))),
+        Operators, WithBody, OfLiveWorkspace,
+        (status = 202, body = ClaimBody, description = "The claim that carries it out", headers(("location" = String, description = "the claim's address"))),
         (status = 200, body = Unchanged, description = "It is so already (`SAME_PROVIDER`): nothing is done"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`INVALID_FIELD`: no such provider, `expected` names those that there are; or no such wait"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`ALREADY_SWITCHING`, `CLAIM_OPEN`, `NO_SUCH_EDGE`, `ANCESTOR_PAUSED`, `CONFIRM_DATA_LOSS`, `DENIED_BY_POLICY`"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn command(
@@ -92,12 +105,15 @@ pub(super) async fn command(
     _: Operator,
     IdAnd(id, name): IdAnd,
     headers: HeaderMap,
-    PayloadOrNone(body): PayloadOrNone<CommandBody>,
+    ExactOrNone(body): ExactOrNone<CommandBody>,
 ) -> Answer<Response> {
     let kind = COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
     let kind = kind.ok_or_else(|| no_such_command(&name))?;
     let wait = wait_of(&headers)?.map(|wait| wait.min(edge.config.request().saturating_sub(ANSWER_TIME)));
     let switches = kind == CommandKind::SwitchProvider;
+    if !switches {
+        body.of_no_switch(&name)?;
+    }
     if switches && body.provider.is_none() {
         return Err(no_such_provider(None, &registry.claims.providers()));
     }
@@ -150,6 +166,11 @@ fn wait_of(headers: &HeaderMap) -> Answer<Option<Duration>> {
         Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
         Err(_) => Err(Problem::field("Prefer", format!("wait={wait}").into(), "wait=N, whole seconds")),
     }
+}
+
+/// Whether there is such a command.
+pub(super) fn is_command(name: &str) -> bool {
+    COMMANDS.iter().any(|(known, _)| *known == name)
 }
 
 fn no_such_command(name: &str) -> Problem {
@@ -219,17 +240,16 @@ async fn busy(registry: &Registry, kind: CommandKind, claim_id: &str) -> Answer<
 
 /// Read a claim: its steps so far
 #[utoipa::path(
-    get, path = "/claims/{id}", tag = "claims",
+    get, path = "/claims/{id}", tag = "claims", operation_id = "read_claim",
     params(("id" = String, Path,),
         ("prefer" = Option<String>, Header, description = "`wait=N`, seconds: until it has ended")),
     security(("operator" = [])),
     responses(
-        (status = 200, body = ClaimBody),
+        Operators,
+        (status = 200, body = ClaimBody, description = "The claim, with its steps so far"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`INVALID_FIELD`: no such wait"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`CLAIM_NOT_FOUND`"),
     )
 )]
 pub(super) async fn read(
@@ -258,15 +278,12 @@ pub(super) struct ListParams {
 
 /// List a workspace's claims, newest first
 #[utoipa::path(
-    get, path = "/workspaces/{id}/claims", tag = "claims",
+    get, path = "/workspaces/{id}/claims", tag = "claims", operation_id = "list_claims",
     params(("id" = String, Path,), ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<ClaimBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, OfWorkspace,
+        (status = 200, body = Vec<ClaimBody>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn of_workspace(

@@ -14,18 +14,18 @@ use super::access::Operator;
 use super::body::{Id, Params, bounded};
 use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address};
+use super::problems::Operators;
 use crate::facts::Decision;
 
 /// Read a decision
 #[utoipa::path(
-    get, path = "/decisions/{id}", tag = "decisions",
+    get, path = "/decisions/{id}", tag = "decisions", operation_id = "read_decision",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Decision),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Decision, description = "The question, every verdict and what became of it"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`DECISION_NOT_FOUND`: of those that moved and denied nothing only a sample is kept"),
     )
 )]
 pub(super) async fn read(
@@ -52,14 +52,12 @@ pub(super) struct ListParams {
 
 /// List decisions, oldest first
 #[utoipa::path(
-    get, path = "/decisions", tag = "decisions",
+    get, path = "/decisions", tag = "decisions", operation_id = "list_decisions",
     params(ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<Decision>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<Decision>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn list(

@@ -11,9 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Registry;
 use super::access::Operator;
-use super::body::{Id, Params, Payload, bounded};
+use super::body::{Id, Params, bounded};
 use super::error::{Answer, Problem, ProblemBody};
+use super::exact::{Exact, NoBody};
 use super::page::{self, Page, address};
+use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
 use super::views::EffectBody;
 use crate::effects::plugins;
 use crate::machine::Status;
@@ -39,14 +41,12 @@ pub(super) struct ListParams {
 
 /// List effects, newest first
 #[utoipa::path(
-    get, path = "/effects", tag = "effects",
+    get, path = "/effects", tag = "effects", operation_id = "list_effects",
     params(ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<EffectBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<EffectBody>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn list(
@@ -75,42 +75,42 @@ pub(super) async fn list(
 
 /// Deliver a parked effect again
 #[utoipa::path(
-    post, path = "/effects/{id}/retry", tag = "effects",
+    post, path = "/effects/{id}/retry", tag = "effects", operation_id = "retry_effect",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = EffectBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 200, body = EffectBody, description = "It is due"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`EFFECT_NOT_FOUND`"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`NOT_PARKED`"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn retry(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
+    _: NoBody,
 ) -> Answer<Json<EffectBody>> {
     changed(&id, registry.store.retry_effect(&id).await?, "NOT_PARKED")
 }
 
 /// Give an effect up for good
 #[utoipa::path(
-    delete, path = "/effects/{id}", tag = "effects",
+    delete, path = "/effects/{id}", tag = "effects", operation_id = "give_up_effect",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = EffectBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 200, body = EffectBody, description = "It is dropped"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`EFFECT_NOT_FOUND`"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`EFFECT_ENDED`"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn give_up(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
+    _: NoBody,
 ) -> Answer<Json<EffectBody>> {
     changed(&id, registry.store.drop_effect(&id).await?, "EFFECT_ENDED")
 }
@@ -130,10 +130,26 @@ fn changed(id: &str, retried: Retried, code: &'static str) -> Answer<Json<Effect
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PluginsBody {
     /// All that it should have; what is not named here it should not have.
-    #[schema(required)]
-    plugins: Option<Vec<DeclaredPlugin>>,
+    #[schema(required, nullable = false)]
+    plugins: Option<Vec<WantedPlugin>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WantedPlugin {
+    /// 1 to 128 bytes, each name once.
+    name: String,
+    /// 1 to 128 bytes.
+    version: Option<String>,
+}
+
+impl From<WantedPlugin> for DeclaredPlugin {
+    fn from(wanted: WantedPlugin) -> Self {
+        Self { name: wanted.name, version: wanted.version }
+    }
 }
 
 /// Declare what a workspace should have installed
@@ -141,26 +157,22 @@ pub(super) struct PluginsBody {
 /// Replaces what was declared. It is delivered into its box now, where one
 /// runs and is online, degraded or failed, and whenever a policy asks for it.
 #[utoipa::path(
-    put, path = "/workspaces/{id}/plugins", tag = "workspaces",
+    put, path = "/workspaces/{id}/plugins", tag = "workspaces", operation_id = "declare_plugins",
     params(("id" = String, Path,)),
     request_body = PluginsBody,
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<DeclaredPlugin>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody, OfLiveWorkspace,
+        (status = 200, body = Vec<DeclaredPlugin>, description = "What is declared now"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`PRIVILEGED_PLUGIN`: for kind platform only"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn declare(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
-    Payload(body): Payload<PluginsBody>,
+    Exact(body): Exact<PluginsBody>,
 ) -> Answer<Json<Vec<DeclaredPlugin>>> {
     let declared = checked(body.plugins)?;
     let row = registry.store.snapshot(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
@@ -177,14 +189,12 @@ pub(super) async fn declare(
 
 /// Read what a workspace should have installed
 #[utoipa::path(
-    get, path = "/workspaces/{id}/plugins", tag = "workspaces",
+    get, path = "/workspaces/{id}/plugins", tag = "workspaces", operation_id = "list_plugins",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<DeclaredPlugin>),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, OfWorkspace,
+        (status = 200, body = Vec<DeclaredPlugin>, description = "What is declared"),
     )
 )]
 pub(super) async fn declared(
@@ -199,10 +209,11 @@ pub(super) async fn declared(
     Ok(Json(declared))
 }
 
-fn checked(given: Option<Vec<DeclaredPlugin>>) -> Answer<Vec<DeclaredPlugin>> {
+fn checked(given: Option<Vec<WantedPlugin>>) -> Answer<Vec<DeclaredPlugin>> {
     let Some(plugins) = given else {
         return Err(Problem::field("plugins", serde_json::Value::Null, "a list of {name, version?}"));
     };
+    let plugins: Vec<_> = plugins.into_iter().map(DeclaredPlugin::from).collect();
     if plugins.len() > MAX_PLUGINS {
         return Err(Problem::field("plugins", plugins.len().into(), format!("at most {MAX_PLUGINS}")));
     }

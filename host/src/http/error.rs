@@ -20,6 +20,9 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Seconds after which a client may try again what was refused for lack of room.
 const RETRY_AFTER: &str = "1";
 
+/// The code of what a call does not know.
+const UNKNOWN_FIELD: &str = "UNKNOWN_FIELD";
+
 /// What handlers return.
 pub type Answer<T> = Result<T, Problem>;
 
@@ -110,6 +113,26 @@ impl Problem {
         problem.0.value = Some(value);
         problem.0.expected = Some(expected);
         problem
+    }
+
+    /// 400: there is no such field or parameter. Told from one that is wrong:
+    /// what was asked may be known to another version.
+    pub fn unknown(field: impl Into<String>, value: Value, known: &str) -> Self {
+        let field = field.into();
+        let value = shortened(value);
+        let detail = format!("{field} is no field of this call; expected {known}");
+        let mut problem = Self::new(StatusCode::BAD_REQUEST, UNKNOWN_FIELD, detail);
+        problem.0.field = Some(field);
+        problem.0.value = Some(value);
+        problem.0.expected = Some(known.to_owned());
+        problem
+    }
+
+    /// Replaces the code.
+    #[must_use]
+    pub fn of_code(mut self, code: &'static str) -> Self {
+        self.0.code = code;
+        self
     }
 
     /// 401. Says nothing about what was presented.

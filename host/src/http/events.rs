@@ -23,6 +23,7 @@ use super::access::Operator;
 use super::body::{Id, Params, bounded};
 use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address, percent_encode};
+use super::problems::{OfWorkspace, Operators};
 use super::views::EventBody;
 use super::{Edge, Registry};
 use crate::store::{Event, StoreError};
@@ -51,14 +52,12 @@ pub(super) struct ListParams {
 
 /// All events, newest first
 #[utoipa::path(
-    get, path = "/events", tag = "events",
+    get, path = "/events", tag = "events", operation_id = "list_events",
     params(ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<EventBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<EventBody>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn all(
@@ -71,15 +70,12 @@ pub(super) async fn all(
 
 /// The events of one workspace, newest first
 #[utoipa::path(
-    get, path = "/events/{workspace}", tag = "events",
+    get, path = "/events/{workspace}", tag = "events", operation_id = "list_workspace_events",
     params(("workspace" = String, Path,), ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<EventBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, OfWorkspace,
+        (status = 200, body = Vec<EventBody>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn of_workspace(
@@ -125,13 +121,12 @@ pub(super) struct StreamParams {
 /// Server-Sent Events. `Last-Event-ID` resumes after that event; without it the
 /// stream begins now.
 #[utoipa::path(
-    get, path = "/events/stream", tag = "events",
+    get, path = "/events/stream", tag = "events", operation_id = "stream_events",
     params(StreamParams, ("last-event-id" = Option<String>, Header,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = EventBody, content_type = "text/event-stream"),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = EventBody, content_type = "text/event-stream", description = "Events without an end, each with its `id`"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`BUSY`: too many streams are open"),
     )

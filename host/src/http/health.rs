@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{Answer, Problem, ProblemBody};
+use super::problems::Anyone;
 use super::{Edge, Registry};
 use crate::loops::Report;
 use crate::revisions::Revisions;
@@ -36,13 +37,19 @@ pub(super) struct Ready {
 }
 
 /// The process answers
-#[utoipa::path(get, path = "/health", tag = "host", responses((status = 200, body = Health)))]
+#[utoipa::path(
+    get, path = "/health", tag = "host", operation_id = "health",
+    responses(Anyone, (status = 200, body = Health, description = "The process answers"))
+)]
 pub(super) async fn health() -> Json<Health> {
     OK
 }
 
 /// The process answers; for a supervisor
-#[utoipa::path(get, path = "/livez", tag = "host", responses((status = 200, body = Health)))]
+#[utoipa::path(
+    get, path = "/livez", tag = "host", operation_id = "livez",
+    responses(Anyone, (status = 200, body = Health, description = "The process answers"))
+)]
 pub(super) async fn livez() -> Json<Health> {
     OK
 }
@@ -52,9 +59,10 @@ pub(super) async fn livez() -> Json<Health> {
 /// A loop that is stuck is named and makes no host unready: another host does
 /// its work, and taken out of service this one would not hear its agents either.
 #[utoipa::path(
-    get, path = "/readyz", tag = "host",
+    get, path = "/readyz", tag = "host", operation_id = "readyz",
     responses(
-        (status = 200, body = Ready),
+        Anyone,
+        (status = 200, body = Ready, description = "It is ready; `degraded` names loops that are stuck"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json",
             description = "`NOT_SERVING`: says what is missing"),
     )
@@ -83,8 +91,8 @@ pub(super) async fn readyz(
 
 /// Metrics, for Prometheus
 #[utoipa::path(
-    get, path = "/metrics", tag = "host",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+    get, path = "/metrics", tag = "host", operation_id = "metrics",
+    responses(Anyone, (status = 200, body = String, content_type = "application/openmetrics-text", description = "OpenMetrics text"))
 )]
 pub(super) async fn metrics(
     State(registry): State<Arc<Registry>>,
@@ -93,7 +101,10 @@ pub(super) async fn metrics(
 }
 
 /// This description
-#[utoipa::path(get, path = "/openapi.json", tag = "host", responses((status = 200, body = serde_json::Value)))]
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "host", operation_id = "openapi",
+    responses(Anyone, (status = 200, body = serde_json::Value, description = "An OpenAPI 3.1 document"))
+)]
 pub(super) async fn openapi(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static str); 1], Bytes) {
     ([(header::CONTENT_TYPE, "application/json")], edge.openapi.clone())
 }

@@ -17,10 +17,12 @@ mod decisions;
 mod effects;
 mod error;
 mod events;
+mod exact;
 mod guard;
 mod health;
 mod page;
 mod policies;
+mod problems;
 mod said;
 mod serve;
 mod views;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::FromRef;
+use axum::extract::{FromRef, MatchedPath};
 use axum::http::{Method, StatusCode, Uri};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +90,7 @@ struct Edge {
     /// Places for agents' large bodies.
     large: Arc<Semaphore>,
     openapi: Bytes,
+    queries: exact::Queries,
 }
 
 /// The router's state, cloned for each request; each handler takes the one or
@@ -176,6 +179,7 @@ fn description() -> OpenApi {
         )
         .components(Some(
             ComponentsBuilder::new()
+                .schema_from::<error::ProblemBody>()
                 .security_scheme("agent", bearer("the token of one workspace"))
                 .security_scheme("operator", bearer("the admin token"))
                 .build(),
@@ -193,12 +197,14 @@ fn router(api: Api, config: &HttpConfig, shutdown: CancellationToken, also: Rout
     let (routes, description) = routes().split_for_parts();
     let metrics = api.registry.metrics.clone();
     let guard = guard::GuardLayer::new(config, metrics);
+    let description = serde_json::to_value(&description).unwrap_or_default();
     let edge = Arc::new(Edge {
         streams: Arc::new(Semaphore::new(config.streams)),
         large: Arc::new(Semaphore::new(config.large_bodies)),
         config: config.clone(),
         shutdown,
-        openapi: serde_json::to_vec(&description).unwrap_or_default().into(),
+        openapi: description.to_string().into(),
+        queries: exact::Queries::of(&description),
     });
     routes
         .with_state(Handles(Arc::new(Held { api, edge })))
@@ -213,7 +219,12 @@ async fn no_route(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_ROUTE", detail)
 }
 
-async fn no_method(method: Method, uri: Uri) -> Problem {
+async fn no_method(method: Method, route: MatchedPath, uri: Uri) -> Problem {
+    // One route has all commands; of what is none there is nothing for any method.
+    let command = uri.path().rsplit('/').next().unwrap_or_default();
+    if route.as_str().ends_with("/{command}") && !claims::is_command(command) {
+        return no_route(uri).await;
+    }
     let detail = format!("{} does not take {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
 }

@@ -9,27 +9,29 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Registry;
 use super::access::Operator;
-use super::body::{Id, Payload, Wasm};
+use super::body::{Id, Wasm};
 use super::error::{Answer, Problem, ProblemBody};
+use super::exact::{Exact, NoBody};
 use super::page::Page;
+use super::problems::{Operators, WithBody};
 use super::views::RevisionBody;
 use crate::facts::{ModuleLimits, Setting};
 use crate::revisions::{ModuleInfo, RevisionError, Revisions, Uploaded, WrittenSettings};
 
 /// The revision that decides
 #[utoipa::path(
-    get, path = "/policies", tag = "policies",
+    get, path = "/policies", tag = "policies", operation_id = "read_active_revision",
     security(("operator" = [])),
     responses(
-        (status = 200, body = RevisionBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = RevisionBody, description = "The revision that decides"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json",
             description = "`NO_ACTIVE_REVISION`: every transition is denied"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn active(State(registry): State<Arc<Registry>>, _: Operator) -> Answer<Json<RevisionBody>> {
@@ -42,12 +44,11 @@ pub(super) async fn active(State(registry): State<Arc<Registry>>, _: Operator) -
 
 /// All revisions, newest first
 #[utoipa::path(
-    get, path = "/policies/revisions", tag = "policies",
+    get, path = "/policies/revisions", tag = "policies", operation_id = "list_revisions",
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<RevisionBody>),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<RevisionBody>, description = "All of them"),
     )
 )]
 pub(super) async fn list(State(revisions): State<Arc<Revisions>>, _: Operator) -> Answer<Page<RevisionBody>> {
@@ -98,16 +99,14 @@ impl From<ModuleInfo> for ModuleBody {
 ///
 /// It is compiled and probed, and decides nothing until a revision binds it.
 #[utoipa::path(
-    post, path = "/policies/modules", tag = "policies",
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    post, path = "/policies/modules", tag = "policies", operation_id = "upload_module",
+    request_body(content = Value, content_type = "application/wasm", description = "The module's bytes"),
     security(("operator" = [])),
     responses(
-        (status = 201, body = ModuleBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 201, body = ModuleBody, description = "The module, as it was probed"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json",
             description = "`POLICY_REFUSED`: `reason` is the sandbox's code"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn upload(
@@ -120,18 +119,22 @@ pub(super) async fn upload(
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RevisionRequest {
     /// In the order in which they are to be asked.
+    #[schema(required, nullable = false)]
     modules: Option<Vec<WantedModule>>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct WantedModule {
     /// Of a module that was uploaded.
     digest: String,
     /// How errors call it.
     file: Option<String>,
     /// Those that differ from the module's defaults; a duration is a string such as `5m`.
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     settings: Option<WrittenSettings>,
     /// Its own limits, within what `[limits.max]` allows.
     limits: Option<ModuleLimits>,
@@ -150,47 +153,47 @@ impl WantedModule {
 
 /// Activate a new revision
 #[utoipa::path(
-    post, path = "/policies/revisions", tag = "policies",
+    post, path = "/policies/revisions", tag = "policies", operation_id = "activate_modules",
     request_body = RevisionRequest,
     security(("operator" = [])),
     responses(
-        (status = 201, body = RevisionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 201, body = RevisionBody, description = "The new revision, which decides from now on"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json",
             description = "`POLICY_REFUSED`: the old revision stays"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn activate(
     State(revisions): State<Arc<Revisions>>,
     _: Operator,
-    Payload(body): Payload<RevisionRequest>,
+    Exact(body): Exact<RevisionRequest>,
 ) -> Answer<(StatusCode, Json<RevisionBody>)> {
-    let wanted = body.modules.unwrap_or_default().into_iter();
-    let wanted = wanted.map(WantedModule::uploaded).collect();
+    let Some(wanted) = body.modules else {
+        return Err(Problem::field("modules", Value::Null, "a list of {digest, file?, settings?, limits?}"));
+    };
+    let wanted = wanted.into_iter().map(WantedModule::uploaded).collect();
     let row = to_its_end(async move { revisions.activate_uploaded(wanted).await }).await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 
 /// Make an older revision active again
 #[utoipa::path(
-    post, path = "/policies/revisions/{number}/activate", tag = "policies",
+    post, path = "/policies/revisions/{number}/activate", tag = "policies", operation_id = "activate_revision",
     params(("number" = i64, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = RevisionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 200, body = RevisionBody, description = "The revision, which decides from now on"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "`REVISION_NOT_FOUND`"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json",
+            description = "`POLICY_REFUSED`: the old revision stays"),
     )
 )]
 pub(super) async fn reactivate(
     State(revisions): State<Arc<Revisions>>,
     _: Operator,
     Id(number): Id,
+    _: NoBody,
 ) -> Answer<Json<RevisionBody>> {
     let number: i64 =
         number.parse().map_err(|_| Problem::field("number", number.into(), "a revision's number"))?;
@@ -200,19 +203,20 @@ pub(super) async fn reactivate(
 
 /// Go back to the revision that was active before
 #[utoipa::path(
-    post, path = "/policies/rollback", tag = "policies",
+    post, path = "/policies/rollback", tag = "policies", operation_id = "roll_back",
     security(("operator" = [])),
     responses(
-        (status = 200, body = RevisionBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 200, body = RevisionBody, description = "The revision, which decides from now on"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`NOTHING_BEFORE`"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json",
+            description = "`POLICY_REFUSED`: the old revision stays"),
     )
 )]
 pub(super) async fn roll_back(
     State(revisions): State<Arc<Revisions>>,
     _: Operator,
+    _: NoBody,
 ) -> Answer<Json<RevisionBody>> {
     let row = to_its_end(async move { revisions.roll_back().await }).await?;
     Ok(Json(row.into()))

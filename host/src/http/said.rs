@@ -144,7 +144,7 @@ fn shown(value: Value) -> Value {
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct HeartbeatBody {
-    #[schema(required)]
+    #[schema(required, nullable = false)]
     workspace_id: Option<String>,
     /// Share of the agent's own operations that failed, 0 to 1.
     #[serde(default, deserialize_with = "said")]

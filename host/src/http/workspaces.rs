@@ -6,19 +6,25 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde_json::Value;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, OneOfBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::Registry;
 use super::access::{Operator, Token};
-use super::body::{Id, Params, Payload, bounded};
+use super::body::{Id, Params, bounded};
 use super::claims::not_asked;
 use super::error::{Answer, Problem, ProblemBody};
+use super::exact::{Exact, NoBody};
 use super::page::{self, Page, address};
+use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
 use super::views::WorkspaceBody;
 use crate::advance::Removal;
-use crate::facts::Command;
+use crate::facts::{Command, KINDS};
 use crate::machine::Status;
 use crate::store::{Filter, NewWorkspace, Patch, Placed};
 
@@ -32,9 +38,10 @@ const MAX_IDLE_MINUTES: u32 = 366 * 24 * 60;
 const DEFAULT_RUNTIME: &str = "claude-code";
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CreateBody {
     /// 1 to 200 characters.
-    #[schema(required)]
+    #[schema(required, nullable = false)]
     name: Option<String>,
     /// `workspace` (the default), or `platform` for the concierge that manages the others.
     kind: Option<String>,
@@ -42,7 +49,7 @@ pub(super) struct CreateBody {
     runtime: Option<String>,
     provider: Option<String>,
     parent_id: Option<String>,
-    tier: Option<String>,
+    tier: Option<Tier>,
     labels: Option<BTreeMap<String, String>>,
     persistent_volume: Option<bool>,
     hibernation_idle_minutes: Option<f64>,
@@ -70,11 +77,11 @@ impl CreateBody {
         Ok(NewWorkspace {
             id: Uuid::now_v7().to_string(),
             name: name(self.name)?,
-            kind: word("kind", self.kind)?.unwrap_or_else(|| "workspace".to_owned()),
+            kind: kind(self.kind)?.unwrap_or_else(|| KINDS[0].to_owned()),
             runtime: word("runtime", self.runtime)?.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned()),
             provider: self.provider,
             parent_id: self.parent_id,
-            tier: short("tier", self.tier)?,
+            tier: tier(self.tier)?,
             labels: labels(self.labels.unwrap_or_default())?,
             persistent_volume: self.persistent_volume.unwrap_or_default(),
             hibernation_idle_minutes: self.hibernation_idle_minutes.map(minutes).transpose()?,
@@ -83,6 +90,29 @@ impl CreateBody {
         })
     }
 }
+
+/// A tier: its name, or a number, which is kept as it is written.
+#[derive(Debug)]
+pub(super) struct Tier(String);
+
+impl<'de> Deserialize<'de> for Tier {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(name) => Ok(Self(name)),
+            Value::Number(number) => Ok(Self(number.to_string())),
+            _ => Err(D::Error::custom("no tier, expected a string or a number")),
+        }
+    }
+}
+
+impl PartialSchema for Tier {
+    fn schema() -> RefOr<Schema> {
+        let either = [Type::String, Type::Number].into_iter().map(Object::with_type);
+        either.fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+    }
+}
+
+impl ToSchema for Tier {}
 
 fn name(given: Option<String>) -> Answer<String> {
     match given {
@@ -102,12 +132,22 @@ fn word(field: &str, given: Option<String>) -> Answer<Option<String>> {
     Err(Problem::field(field, word.into(), expected))
 }
 
-fn short(field: &str, given: Option<String>) -> Answer<Option<String>> {
+/// One of those that there are.
+fn kind(given: Option<String>) -> Answer<Option<String>> {
     match given {
-        Some(text) if text.is_empty() || text.len() > MAX_WORD => {
-            Err(Problem::field(field, text.into(), format!("1 to {MAX_WORD} bytes")))
+        Some(kind) if !KINDS.contains(&kind.as_str()) => {
+            Err(Problem::field("kind", kind.into(), format!("one of {}", KINDS.join(", "))))
         }
-        other => Ok(other),
+        known => Ok(known),
+    }
+}
+
+fn tier(given: Option<Tier>) -> Answer<Option<String>> {
+    match given {
+        Some(Tier(text)) if text.is_empty() || text.len() > MAX_WORD => {
+            Err(Problem::field("tier", text.into(), format!("1 to {MAX_WORD} bytes")))
+        }
+        other => Ok(other.map(|Tier(text)| text)),
     }
 }
 
@@ -153,21 +193,19 @@ fn placed(placed: Placed, id: &str, parent: Option<&str>) -> Answer<()> {
 
 /// Create a workspace
 #[utoipa::path(
-    post, path = "/workspaces", tag = "workspaces",
+    post, path = "/workspaces", tag = "workspaces", operation_id = "create_workspace",
     request_body = CreateBody,
     security(("operator" = [])),
     responses(
-        (status = 201, body = Created, headers(("location" = String, description = "its address"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody,
+        (status = 201, body = Created, description = "It is created", headers(("location" = String, description = "its address"))),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`PARENT_REMOVED`, `ANCESTOR_PAUSED`"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create(
     State(registry): State<Arc<Registry>>,
     _: Operator,
-    Payload(body): Payload<CreateBody>,
+    Exact(body): Exact<CreateBody>,
 ) -> Answer<(StatusCode, [(HeaderName, String); 1], Json<Created>)> {
     let issue = body.issue_token.unwrap_or(body.provider.is_none());
     let token = if issue { Some(Token::mint()?) } else { None };
@@ -202,21 +240,19 @@ pub(super) struct Replaced {
 /// For one that was lost or given away: those that there are end with this
 /// call, and the agent needs the new one from then on. Nothing else changes.
 #[utoipa::path(
-    post, path = "/workspaces/{id}/token", tag = "workspaces",
+    post, path = "/workspaces/{id}/token", tag = "workspaces", operation_id = "replace_token",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Replaced),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody, OfLiveWorkspace,
+        (status = 200, body = Replaced, description = "The new token"),
     )
 )]
 pub(super) async fn replace_token(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
+    _: NoBody,
 ) -> Answer<Json<Replaced>> {
     let token = Token::mint()?;
     if registry.store.replace_tokens(&id, &token.hash()).await? {
@@ -246,14 +282,12 @@ pub(super) struct ListParams {
 
 /// List workspaces, oldest first
 #[utoipa::path(
-    get, path = "/workspaces", tag = "workspaces",
+    get, path = "/workspaces", tag = "workspaces", operation_id = "list_workspaces",
     params(ListParams),
     security(("operator" = [])),
     responses(
-        (status = 200, body = Vec<WorkspaceBody>, headers(("link" = String, description = "the next page"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators,
+        (status = 200, body = Vec<WorkspaceBody>, description = "A page", headers(("link" = String, description = "the next page"))),
     )
 )]
 pub(super) async fn list(
@@ -267,7 +301,7 @@ pub(super) async fn list(
         status.map_err(|e| Problem::field("status", e.name.into(), format!("one of {}", e.expected)))?;
     let filter = Filter {
         status,
-        kind: params.kind,
+        kind: kind(params.kind)?,
         runtime: params.runtime,
         provider: params.provider,
         parent_id: params.parent_id,
@@ -306,14 +340,12 @@ fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
 ///
 /// A removed one is still shown.
 #[utoipa::path(
-    get, path = "/workspaces/{id}", tag = "workspaces",
+    get, path = "/workspaces/{id}", tag = "workspaces", operation_id = "read_workspace",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = WorkspaceBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, OfWorkspace,
+        (status = 200, body = WorkspaceBody, description = "The workspace"),
     )
 )]
 pub(super) async fn read(
@@ -325,23 +357,33 @@ pub(super) async fn read(
     Ok(Json(view.into()))
 }
 
+/// Left out or a value: `null`, which a merge patch takes away, can't be taken away.
+fn value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}
+
 /// Left out, or `null`, or a value: a JSON merge patch (RFC 7396).
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PatchBody {
+    #[serde(default, deserialize_with = "value")]
+    #[schema(nullable = false)]
     name: Option<String>,
     /// Replaces all labels.
+    #[serde(default, deserialize_with = "value")]
+    #[schema(nullable = false)]
     labels: Option<BTreeMap<String, String>>,
     /// `null` makes it a root.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     parent_id: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
-    tier: Option<Option<String>>,
+    #[schema(value_type = Option<Tier>)]
+    tier: Option<Option<Tier>>,
     /// `null`: never.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<f64>)]
@@ -354,7 +396,7 @@ impl PatchBody {
             name: self.name.map(|given| name(Some(given))).transpose()?,
             labels: self.labels.map(labels).transpose()?,
             parent_id: self.parent_id,
-            tier: self.tier.map(|given| short("tier", given)).transpose()?,
+            tier: self.tier.map(tier).transpose()?,
             hibernation_idle_minutes: self
                 .hibernation_idle_minutes
                 .map(|given| given.map(minutes).transpose())
@@ -365,26 +407,22 @@ impl PatchBody {
 
 /// Rename, label or move a workspace
 #[utoipa::path(
-    patch, path = "/workspaces/{id}", tag = "workspaces",
+    patch, path = "/workspaces/{id}", tag = "workspaces", operation_id = "patch_workspace",
     params(("id" = String, Path,)),
     request_body = PatchBody,
     security(("operator" = [])),
     responses(
-        (status = 200, body = WorkspaceBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody, OfLiveWorkspace,
+        (status = 200, body = WorkspaceBody, description = "The workspace as it is now"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`PARENT_REMOVED`, `PARENT_CYCLE`"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
-    Payload(body): Payload<PatchBody>,
+    Exact(body): Exact<PatchBody>,
 ) -> Answer<Json<WorkspaceBody>> {
     let patch = body.read()?;
     let parent = patch.parent_id.clone().flatten();
@@ -407,23 +445,21 @@ pub(super) struct RemovedBody {
 
 /// Remove a workspace and all below it
 #[utoipa::path(
-    delete, path = "/workspaces/{id}", tag = "workspaces",
+    delete, path = "/workspaces/{id}", tag = "workspaces", operation_id = "remove_workspace",
     params(("id" = String, Path,)),
     security(("operator" = [])),
     responses(
-        (status = 200, body = RemovedBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Operators, WithBody, OfLiveWorkspace,
+        (status = 200, body = RemovedBody, description = "It is removed, with all below it"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`DENIED_BY_POLICY` (`reason` says why), `SUBTREE_TOO_LARGE`"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn remove(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
+    _: NoBody,
 ) -> Answer<Json<RemovedBody>> {
     let denied = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
     match registry.advance.remove(&id, &Command::remove()).await? {

@@ -11,7 +11,7 @@ use sprag::store::Backend;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use super::{BLUE, RED, Running, Scene, to};
+use super::{BLUE, RED, Running, Scene, forced};
 use crate::support::cli::{self, Ran};
 use crate::support::control_plane::{Verb, What, Where};
 use crate::support::host::ADMIN;
@@ -151,7 +151,7 @@ async fn what_can_not_be_asked_is_2() {
     let path = format!("/workspaces/{}", one.id);
     scene.host().call(Method::DELETE, &path, Some(ADMIN), None).await.ok();
     sprag(&scene, &["workspace", "switch-provider", &one.id, "--to", BLUE]).await.refused(&["410"]);
-    assert_eq!(scene.command(&one.id, "pause", to(RED)).await.problem().0, 410);
+    assert_eq!(scene.command(&one.id, "pause", forced()).await.problem().0, 410);
 }
 
 /// It waits for the agent, and says what became of it.

@@ -130,7 +130,7 @@ async fn begin(
         plane.faults.always(Where::verb(Verb::Start), What::Refuse { status: 422, code: "NO_ROOM" });
     }
     let name = command.cause().as_str().replace('_', "-");
-    let body = json!({ "provider": BLUE, "force": true });
+    let body = super::sent_with(&name);
     let _ = post(host, &format!("workspaces/{id}/{name}"), body).await;
     id
 }

@@ -167,6 +167,11 @@ fn forced() -> Value {
     json!({ "force": true })
 }
 
+/// What a command is sent with: a switch alone says where to.
+fn sent_with(command: &str) -> Value {
+    if command == "switch-provider" { to(BLUE) } else { forced() }
+}
+
 /// The configuration of a real host that shares `plane`; its files lie in `dir`.
 fn config(plane: &ControlPlane, dir: &Path, lease_ms: u64, tick_ms: u64) -> String {
     let token = dir.join("plane-token");

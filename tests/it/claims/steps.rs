@@ -9,7 +9,7 @@ use sprag::claims::plan::{Step, plan};
 use sprag::facts::CommandKind;
 use sprag::store::Backend;
 
-use super::{BLUE, RED, Running, Scene, to};
+use super::{RED, Running, Scene, forced, sent_with};
 use crate::support::control_plane::{Verb, What, Where};
 
 /// The commands that open a claim, and the status they are given in.
@@ -55,7 +55,7 @@ async fn standing(scene: &Scene, status: &str) -> Running {
     let one = scene.workspace(RED).await;
     match status {
         "paused" => drop(scene.carried_out(&one.id, "pause", json!({})).await),
-        "hibernated" => drop(scene.carried_out(&one.id, "hibernate", to(RED)).await),
+        "hibernated" => drop(scene.carried_out(&one.id, "hibernate", forced()).await),
         _ => {}
     }
     one
@@ -92,7 +92,7 @@ async fn whatever_a_provider_does_the_row_is_true_and_no_box_is_left(
                 let one = standing(&scene, from).await;
                 let at = Where::workspace(&one.id).only(verb);
                 strike(&scene, at, what, times);
-                let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
+                let claim = scene.carried_out(&one.id, &name, sent_with(&name)).await;
                 scene.plane.faults.clear();
                 let told = format!("{name}, {}, {what:?} x {times:?}: {claim:#}", planned.step);
                 // A stop that is given up on does not hold the claim up; a start does.
@@ -125,7 +125,7 @@ async fn a_start_that_nobody_answers_for_leaves_no_box(
 ) {
     let scene = Scene::new(backend).await;
     let one = scene.workspace(RED).await;
-    scene.carried_out(&one.id, "hibernate", to(RED)).await;
+    scene.carried_out(&one.id, "hibernate", forced()).await;
     scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Start), What::Lose);
     scene.plane.faults.always(Where::workspace(&one.id).only(Verb::Fence), What::Fail);
     if !stop_works {
@@ -166,7 +166,7 @@ async fn whatever_a_provider_does_on_the_way_back(
                 }
                 let at = Where::workspace(&one.id).only(verb);
                 strike(&scene, at, what, times);
-                let claim = scene.carried_out(&one.id, &name, to(BLUE)).await;
+                let claim = scene.carried_out(&one.id, &name, sent_with(&name)).await;
                 scene.plane.faults.clear();
                 assert_ne!(claim["state"], "open", "{name}, {verb:?}, {what:?} x {times:?}: {claim:#}");
                 scene.settled(&one.id).await;

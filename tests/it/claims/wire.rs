@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::json;
 use sprag::store::Backend;
 
-use super::{BLUE, RED, Scene, forced, to};
+use super::{RED, Scene, forced, sent_with};
 use crate::support::control_plane::{Verb, What, Where};
 use crate::support::host::ADMIN;
 
@@ -23,7 +23,7 @@ async fn each_command_and_what_it_leaves(#[values(Backend::Sqlite, Backend::Post
         ("wake", "provisioning", 1),
         ("switch-provider", "provisioning", 1),
     ] {
-        let claim = scene.carried_out(id, command, to(BLUE)).await;
+        let claim = scene.carried_out(id, command, sent_with(command)).await;
         assert_eq!(claim["state"], "committed", "{claim:#}");
         assert_eq!(claim["kind"], command.replace('-', "_"));
         scene.settled(id).await;

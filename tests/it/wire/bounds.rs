@@ -204,6 +204,19 @@ async fn what_is_not_there() {
     let (_db, host) = host(HttpConfig::default()).await;
     let problem = host.call(Method::GET, "/nowhere", None, None).await;
     assert_eq!(problem.problem(), (404, "NO_SUCH_ROUTE"));
+    // What the field's agents ask of another service, beside a route that takes any word there.
+    for path in
+        ["/workspaces/x/secrets", "/workspaces/x/state", "/registry/discover/x", "/workspaces/x/", "/"]
+    {
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            let problem = host.call(method.clone(), path, None, None).await;
+            assert_eq!(problem.problem(), (404, "NO_SUCH_ROUTE"), "{method} {path}");
+        }
+    }
+    for path in ["/workspaces/x/restart", "/workspaces/x/switch-provider"] {
+        let problem = host.call(Method::GET, path, None, None).await;
+        assert_eq!((problem.problem(), problem.header("allow")), ((405, "METHOD_NOT_ALLOWED"), "POST"));
+    }
     let problem = host.call(Method::PUT, "/registry/heartbeat", None, None).await;
     assert_eq!(problem.problem(), (405, "METHOD_NOT_ALLOWED"));
     assert_eq!(problem.header("allow"), "POST");

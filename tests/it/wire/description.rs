@@ -10,6 +10,9 @@ use sprag::store::Backend;
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, TestHost};
 
+/// How OpenAPI 3.1 describes a description.
+const OPENAPI_3_1: &str = include_str!("../../openapi/schema-3.1.json");
+
 /// What the host answers: a route more or less is a change of the wire.
 const ROUTES: &[(&str, &str)] = &[
     ("post", "/registry/register"),
@@ -63,7 +66,7 @@ async fn every_route_is_described_and_every_described_route_answers() {
         for (method, operation) in item.as_object().expect("an item") {
             described.insert((method.clone(), path.clone()));
             assert!(operation["summary"].is_string(), "{method} {path} has no summary");
-            answers_as_described(&host, method, path, operation).await;
+            answers_as_described(&host, &document, method, path, operation).await;
         }
     }
     let routes: BTreeSet<_> = ROUTES.iter().map(|(m, p)| ((*m).to_owned(), (*p).to_owned())).collect();
@@ -71,8 +74,54 @@ async fn every_route_is_described_and_every_described_route_answers() {
     assert!(document["components"]["schemas"]["Problem"].is_object());
 }
 
+/// By OpenAPI's own schema (`tests/openapi/`), and by what that does not say.
+#[tokio::test]
+async fn the_description_is_valid() {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let host = TestHost::plain(&db).await;
+    let document = host.call(Method::GET, "/openapi.json", None, None).await.ok();
+    let schema = serde_json::from_str(OPENAPI_3_1).expect("OpenAPI's schema");
+    let validator = jsonschema::validator_for(&schema).expect("a validator");
+    let wrong: Vec<_> =
+        validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(wrong.is_empty(), "{} faults, such as\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
+
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("an item") {
+            let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no id"));
+            assert!(ids.insert(id.to_owned()), "{method} {path}: {id} is another one's id");
+            for (status, response) in operation["responses"].as_object().expect("responses") {
+                let words = response["description"].as_str().unwrap_or_default();
+                assert!(!words.trim().is_empty(), "{method} {path} {status} says nothing");
+            }
+            let named: BTreeSet<_> = path.split('/').filter_map(|part| part.strip_prefix('{')).collect();
+            let given = operation["parameters"].as_array().into_iter().flatten();
+            let given = given.filter(|parameter| parameter["in"] == "path");
+            let given: BTreeSet<_> =
+                given.map(|p| format!("{}}}", p["name"].as_str().expect("a name"))).collect();
+            assert_eq!(given, named.iter().map(|&name| name.to_owned()).collect(), "{method} {path}");
+        }
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().expect("schemas") {
+        jsonschema::validator_for(&with_components(schema, &document))
+            .unwrap_or_else(|e| panic!("the schema {name}: {e}"));
+    }
+}
+
+/// A schema of the document, with what its references lead to.
+fn with_components(schema: &Value, document: &Value) -> Value {
+    json!({ "allOf": [schema], "components": document["components"] })
+}
+
 /// Asks with the admin token and `{}`: whatever comes back must be described.
-async fn answers_as_described(host: &TestHost, method: &str, path: &str, operation: &Value) {
+async fn answers_as_described(
+    host: &TestHost,
+    document: &Value,
+    method: &str,
+    path: &str,
+    operation: &Value,
+) {
     if path == "/events/stream" {
         return;
     }
@@ -91,6 +140,11 @@ async fn answers_as_described(host: &TestHost, method: &str, path: &str, operati
         );
         let kind = answer.header("content-type").split(';').next().unwrap_or_default();
         assert!(described["content"][kind].is_object(), "{method} {path} {status} answered {kind}");
+        let schema = with_components(&described["content"][kind]["schema"], document);
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        if let Err(error) = validator.validate(&answer.body) {
+            panic!("{method} {path} {status} is not as described: {error} at {}", error.instance_path());
+        }
     }
 }
 
