@@ -115,6 +115,10 @@ pub struct Metrics {
     pub revisions_refused: Counter,
     /// Connections open now.
     pub http_connections: Gauge,
+    /// Bytes of answers that wait to be read; small ones are not counted.
+    pub http_answer_bytes: Gauge,
+    /// Connections that were ended because their clients overdid it.
+    pub http_cut_off: Counter,
     not_taken: Family<FieldLabels, Counter>,
     moved: Family<MovedLabels, Counter>,
     outran: Family<CauseLabels, Counter>,
@@ -150,6 +154,8 @@ impl Default for Metrics {
             revision: Gauge::default(),
             revisions_refused: Counter::default(),
             http_connections: Gauge::default(),
+            http_answer_bytes: Gauge::default(),
+            http_cut_off: Counter::default(),
             not_taken: Family::default(),
             moved: Family::default(),
             outran: Family::default(),
@@ -200,6 +206,10 @@ impl Default for Metrics {
             this.faults.clone(),
         );
         registry.register("http_connections", "Connections open now", this.http_connections.clone());
+        let unread = this.http_answer_bytes.clone();
+        registry.register("http_answer_bytes", "Bytes of larger answers that wait to be read", unread);
+        let cut_off = this.http_cut_off.clone();
+        registry.register("http_cut_off", "Connections ended because their clients overdid it", cut_off);
         registry.register("http_requests", "Requests answered", this.requests.clone());
         registry.register("actions", "Actions that policies asked for", this.actions.clone());
         registry.register("claims_opened", "Claims opened", this.claims_opened.clone());

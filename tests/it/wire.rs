@@ -8,6 +8,8 @@ mod description;
 mod events;
 mod fails_closed;
 mod field_agent;
+mod http2;
+mod keep_alive;
 mod policies;
 mod readers;
 mod registration;

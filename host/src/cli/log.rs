@@ -31,7 +31,7 @@ pub(super) fn start(format: LogFormat) -> anyhow::Result<()> {
     let filter = filter(said.to_str().with_context(|| format!("{VARIABLE} is no text"))?)?;
     let plain = std::env::var_os("NO_COLOR").is_some_and(|said| !said.is_empty());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(bounded(filter))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !plain)
         // A line that can't be written, on a full disk say, is lost: to say so there would panic.
@@ -55,6 +55,15 @@ fn filter(said: &str) -> anyhow::Result<EnvFilter> {
     }
     let parsed = EnvFilter::builder().parse(words.join(","));
     parsed.with_context(|| format!("{VARIABLE} is {said:?}; {EXPECTED}"))
+}
+
+/// HTTP/2's library warns of what a client does as often as the client likes;
+/// `http` says it with a bound. Who names the library hears it all.
+fn bounded(filter: EnvFilter) -> EnvFilter {
+    match "h2=error".parse() {
+        Ok(quiet) if !filter.to_string().contains("h2") => filter.add_directive(quiet),
+        _ => filter,
+    }
 }
 
 struct Lines(LogFormat);

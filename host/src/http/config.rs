@@ -32,6 +32,11 @@ pub struct HttpConfig {
     pub request_ms: u64,
     /// The same where modules are compiled (`/policies…`).
     pub policy_request_ms: u64,
+    /// Bytes of answers that wait to be read, of one connection; its first always
+    /// has room, one more that has none is a `503`.
+    pub answer_bytes_per_connection: usize,
+    /// The same of all connections together.
+    pub answer_bytes: usize,
     /// How long a connection may lie idle, or not read what it asked for; it is
     /// closed within twice that time.
     pub idle_ms: u64,
@@ -66,6 +71,8 @@ impl Default for HttpConfig {
             body_read_ms: 10_000,
             request_ms: 15_000,
             policy_request_ms: 120_000,
+            answer_bytes_per_connection: 16 << 20,
+            answer_bytes: 256 << 20,
             idle_ms: 75_000,
             concurrency: 4_096,
             bodies: 16_384,

@@ -35,8 +35,9 @@ const POLL: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How often a silent stream shows that it lives, and learns whether its client
-/// does: at most this, and at least thrice within `idle_ms`.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+/// does, which nothing else tells it: at most this, and at least thrice within
+/// `idle_ms`. The place of one that is gone is free after two such lines.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// Events of one read of a stream.
 const BATCH: u32 = 256;

@@ -33,6 +33,7 @@ pub(super) struct GuardLayer(Arc<Shared>);
 struct Shared {
     permits: Arc<Semaphore>,
     bodies: Semaphore,
+    headers: usize,
     request: Duration,
     policy_request: Duration,
     metrics: Arc<Metrics>,
@@ -43,6 +44,7 @@ impl GuardLayer {
         Self(Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.concurrency)),
             bodies: Semaphore::new(config.bodies),
+            headers: config.headers,
             request: config.request(),
             policy_request: config.policy_request(),
             metrics,
@@ -82,6 +84,11 @@ where
         let shared = self.shared.clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let version = request.version();
+        // On HTTP/1 hyper counts them as it reads.
+        if version == Version::HTTP_2 && request.headers().len() > shared.headers {
+            let refused = shared.count(route.as_ref(), too_many_headers(shared.headers));
+            return Box::pin(std::future::ready(Ok(refused)));
+        }
         let ticket = Ticket::new(shared.clone());
         request.extensions_mut().insert(ticket.clone());
         let compiles = route.as_ref().is_some_and(|r| r.as_str().starts_with("/policies"));
@@ -159,6 +166,12 @@ impl Shared {
         self.metrics.answered(route, response.status().as_u16());
         response
     }
+}
+
+fn too_many_headers(most: usize) -> Response {
+    let detail = format!("the head has more than the {most} fields that a request may have");
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Problem::new(status, "TOO_MANY_HEADERS", detail).into_response()
 }
 
 fn crashed() -> Response {

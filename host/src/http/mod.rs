@@ -9,6 +9,7 @@
 mod access;
 mod agent_url;
 mod agents;
+mod answers;
 mod body;
 mod brake;
 mod claims;
@@ -23,8 +24,10 @@ mod health;
 mod page;
 mod policies;
 mod problems;
+mod pulse;
 mod said;
 mod serve;
+mod unread;
 mod views;
 mod workspaces;
 

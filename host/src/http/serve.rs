@@ -6,20 +6,23 @@
 //! nothing happens is closed. Nothing happens also where a client reads no
 //! answers: see [`Pulse`].
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody as _};
+use axum::http::{HeaderValue, Version, header};
+use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,7 +31,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::answers::{Answers, Held};
 use super::config::HttpConfig;
+use super::error::Problem;
+use super::pulse::{Counted, InFlight, PIECE, Pulse, Turn};
+use super::unread::{Lent, Shelf};
 use super::{Api, router};
 
 /// How long accepting rests when the system has no more file descriptors.
@@ -40,9 +47,10 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The least that hyper takes as a bound of a head.
 const LEAST_HEAD: usize = 8 << 10;
 
-/// Largest piece of an answer that is handed over at once: how finely the
-/// progress of a client that reads slowly is seen.
-const PIECE: usize = 64 << 10;
+/// Bytes of a body that a client of HTTP/2 may send before they are read, as
+/// HTTP/2 begins, and those of all bodies of its connection.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
 
 /// Serves `api` on `listener` until `shutdown`; then accepts no more, ends the
 /// event streams, and lets what is in flight finish within `shutdown_ms`.
@@ -71,7 +79,9 @@ pub async fn serve_also(
 ) -> io::Result<()> {
     let builder = Arc::new(builder(config));
     let permits = Arc::new(Semaphore::new(config.connections));
-    let gauge = api.registry.metrics.http_connections.clone();
+    let metrics = api.registry.metrics.clone();
+    let gauge = metrics.http_connections.clone();
+    let cut_off = Arc::new(CutOff { total: metrics.http_cut_off.clone(), warned: Mutex::default() });
     let (header_read, idle, grace) = (config.header_read(), config.idle(), config.shutdown());
     let router = router(api, config, shutdown.clone(), also);
     let mut open = JoinSet::new();
@@ -85,6 +95,8 @@ pub async fn serve_also(
             shutdown: shutdown.child_token(),
             header_read,
             idle,
+            answers: Arc::new(Answers::new(config, metrics.http_answer_bytes.clone())),
+            cut_off: cut_off.clone(),
         };
         let counted = Open::new(gauge.clone(), permit);
         open.spawn(async move {
@@ -107,6 +119,10 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        // Who says that it sends no more may still read. What this costs is that a
+        // hang-up is seen at the next write only: `request_ms` bounds that of a
+        // request, and of an event stream the lines that keep it alive.
+        .half_close(true)
         .max_headers(config.headers)
         .max_buf_size(config.header_bytes.max(LEAST_HEAD));
     builder
@@ -114,6 +130,9 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(config.header_bytes.max(LEAST_HEAD)).unwrap_or(u32::MAX))
         .max_concurrent_streams(config.requests_per_connection)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(PIECE)
         .keep_alive_interval(config.idle())
         .keep_alive_timeout(config.header_read());
     builder
@@ -198,6 +217,8 @@ struct Connection {
     shutdown: CancellationToken,
     header_read: Duration,
     idle: Duration,
+    answers: Arc<Answers>,
+    cut_off: Arc<CutOff>,
 }
 
 impl Connection {
@@ -207,16 +228,21 @@ impl Connection {
             return;
         }
         let pulse = Arc::new(Pulse::default());
-        let router = self.router;
+        let (router, answers, shelf) = (self.router, self.answers, Arc::new(Shelf::default()));
         let service = service_fn(|request: Request<Incoming>| {
             let mut beat = pulse.start();
+            let (request, shelf) = lend(request, &shelf);
+            let answers = answers.clone();
             let answer = router.clone().call(request);
             async move {
                 // Here, not in `start`: a request held back for its client's sake is not run.
                 beat.turn(Turn::Host);
-                let response = answer.await;
+                let Ok(mut response) = answer.await;
+                if let Some(shelf) = shelf {
+                    follow(&shelf, &mut response).await;
+                }
                 beat.turn(Turn::Client);
-                response.map(|r| r.map(|body| Counted { body, rest: Bytes::new(), beat }))
+                Ok::<_, Infallible>(hold(&answers, response, beat))
             }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
@@ -226,7 +252,7 @@ impl Connection {
         loop {
             tokio::select! {
                 biased;
-                _ = connection.as_mut() => return,
+                ended = connection.as_mut() => return self.cut_off.look(ended),
                 () = self.shutdown.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -250,107 +276,76 @@ impl Connection {
     }
 }
 
-/// The requests of one connection. Where none made progress for a while and it
-/// is the host's turn in none, the client is idle or does not read.
-#[derive(Default)]
-struct Pulse {
-    /// Requests begun, answers begun, and pieces of answers taken.
-    progress: AtomicUsize,
-    in_flight: AtomicUsize,
-    /// Those of them whose client can only wait.
-    hosts_turn: AtomicUsize,
+/// A request whose body comes back where it is not read, and to which shelf.
+fn lend(request: Request<Incoming>, shelf: &Arc<Shelf>) -> (Request<Body>, Option<Arc<Shelf>>) {
+    if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
+        return (request.map(Body::new), None);
+    }
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let lent = request.map(|body| Body::new(Lent::new(body, asks_first, shelf.clone())));
+    (lent, Some(shelf.clone()))
 }
 
-/// Who has to do something next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// A handler works, or an answer has nothing more to send yet.
-    Host,
-    /// What was handed over waits to be read.
-    Client,
-}
-
-impl Pulse {
-    fn start(self: &Arc<Self>) -> InFlight {
-        self.progress.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { pulse: self.clone(), turn: Turn::Client }
+/// Sees to it that another request can follow, or says that none can.
+async fn follow(shelf: &Shelf, response: &mut Response) {
+    let closes = response.headers().contains_key(header::CONNECTION);
+    if !closes && !shelf.clear().await {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
-/// Held from a request's head to the end of its answer's body.
-struct InFlight {
-    pulse: Arc<Pulse>,
-    turn: Turn,
+/// The answer, counted as long as it is held; or another, where there is no room for it.
+fn hold(answers: &Arc<Answers>, response: Response, beat: InFlight) -> hyper::Response<Counted> {
+    let bytes = response.body().size_hint().lower();
+    let (response, held) = match answers.hold(bytes) {
+        Some(held) => (response, held),
+        None => {
+            let detail = "this connection has more answers unread than are kept for it";
+            (Problem::busy("BUSY", detail).into_response(), Held::nothing())
+        }
+    };
+    response.map(|body| Counted::new(body, beat, held))
 }
 
-impl InFlight {
-    fn turn(&mut self, turn: Turn) {
-        if turn == Turn::Client {
-            self.pulse.progress.fetch_add(1, Ordering::Relaxed);
-        }
-        if turn == self.turn {
+/// Connections that were ended because their clients overdid it: streams that
+/// are reset as fast as they are opened, above all. There may be many such, and
+/// the log says so once in a while.
+struct CutOff {
+    total: Counter,
+    /// When the log said so last, and how many there were then.
+    warned: Mutex<Option<(Instant, u64)>>,
+}
+
+impl CutOff {
+    fn look(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) {
+        let Err(error) = ended else { return };
+        if !is_overdone(&*error) {
             return;
         }
-        self.turn = turn;
-        match turn {
-            Turn::Host => self.pulse.hosts_turn.fetch_add(1, Ordering::Relaxed),
-            Turn::Client => self.pulse.hosts_turn.fetch_sub(1, Ordering::Relaxed),
-        };
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.turn(Turn::Client);
-        self.pulse.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body in pieces, which knows when it ends and who is to act.
-struct Counted {
-    body: Body,
-    /// Of the body's frame before.
-    rest: Bytes,
-    beat: InFlight,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.rest.is_empty() {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending => {
-                    self.beat.turn(Turn::Host);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(other) => return Poll::Ready(Some(Ok(other))),
-                },
-                ended => return ended,
-            }
+        self.total.inc();
+        let (now, total) = (Instant::now(), self.total.get());
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|(last, _)| now.duration_since(last) < WARN_EVERY) {
+            return;
         }
-        self.beat.turn(Turn::Client);
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let connections = total - warned.map_or(0, |(_, before)| before);
+        *warned = Some((now, total));
+        tracing::warn!(
+            connections,
+            "http: connections were ended whose clients overdid it, by resets or the like"
+        );
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, mut hint) = (self.rest.len() as u64, self.body.size_hint());
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(rest));
+/// Whether HTTP/2 says so.
+fn is_overdone(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let reason = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
+        if reason == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            return true;
         }
-        hint.set_lower(hint.lower().saturating_add(rest));
-        hint
+        next = error.source();
     }
+    false
 }
