@@ -9,6 +9,7 @@ mod events;
 mod fails_closed;
 mod field_agent;
 mod http2;
+mod itself;
 mod keep_alive;
 mod policies;
 mod readers;

@@ -139,6 +139,30 @@ where
     }
 }
 
+/// Who reads about one workspace: an operator, or an agent about itself.
+pub enum Reader {
+    Operator,
+    /// Of this token, which may be anybody's.
+    Agent(TokenHash),
+}
+
+impl<S> FromRequestParts<S> for Reader
+where
+    S: Sync,
+    Arc<Access>: FromRef<S>,
+    Arc<Edge>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let presented = bearer(&parts.headers).ok_or_else(no_token)?;
+        if !is_one_of(&presented, &[Arc::<Access>::from_ref(state).admin]) {
+            return Ok(Self::Agent(presented));
+        }
+        Operator::from_request_parts(parts, state).await.map(|_| Self::Operator)
+    }
+}
+
 fn no_token() -> Problem {
     Problem::unauthorized("this call needs the header `Authorization: Bearer TOKEN`")
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,24 @@ impl CommandBody {
     }
 }
 
+/// A workspace and a command. Of a word that is no command there is nothing, whoever asks.
+pub(super) struct Asked {
+    id: String,
+    name: &'static str,
+    kind: CommandKind,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let IdAnd(id, word) = IdAnd::from_request_parts(parts, state).await?;
+        let known = COMMANDS.into_iter().find(|(name, _)| *name == word);
+        let (name, kind) = known.ok_or_else(|| no_such_command(&word))?;
+        Ok(Self { id, name, kind })
+    }
+}
+
 /// A command that changes nothing, because it is so already.
 #[derive(Debug, Serialize, ToSchema)]
 struct Unchanged {
@@ -102,17 +121,15 @@ struct Unchanged {
 pub(super) async fn command(
     State(registry): State<Arc<Registry>>,
     State(edge): State<Arc<Edge>>,
+    Asked { id, name, kind }: Asked,
     _: Operator,
-    IdAnd(id, name): IdAnd,
     headers: HeaderMap,
     ExactOrNone(body): ExactOrNone<CommandBody>,
 ) -> Answer<Response> {
-    let kind = COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
-    let kind = kind.ok_or_else(|| no_such_command(&name))?;
     let wait = wait_of(&headers)?.map(|wait| wait.min(edge.config.request().saturating_sub(ANSWER_TIME)));
     let switches = kind == CommandKind::SwitchProvider;
     if !switches {
-        body.of_no_switch(&name)?;
+        body.of_no_switch(name)?;
     }
     if switches && body.provider.is_none() {
         return Err(no_such_provider(None, &registry.claims.providers()));

@@ -1,11 +1,13 @@
-//! What operators are shown: the store's rows with times that people can read
-//! (RFC 3339, UTC, milliseconds).
+//! What operators are shown, and agents of themselves: the store's rows with
+//! times that people can read (RFC 3339, UTC, milliseconds).
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::clock::rfc3339;
 use crate::facts::Reason;
@@ -15,28 +17,23 @@ use crate::store::{
     WorkspaceView,
 };
 
-/// A workspace.
+/// A workspace, as its own agent may know it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct WorkspaceBody {
+pub(super) struct OwnWorkspace {
     id: String,
     name: String,
     kind: String,
     runtime: String,
-    provider: Option<String>,
-    instance_id: Option<String>,
     #[schema(value_type = String)]
     status: Status,
     #[schema(format = DateTime)]
     status_since: String,
     /// +1 at every change of status.
     version: i64,
-    /// The claim that is open on it: `GET /claims/{id}`.
-    claim_id: Option<String>,
     parent_id: Option<String>,
     /// Whether something above it is paused.
     ancestor_paused: bool,
     tier: Option<String>,
-    labels: BTreeMap<String, String>,
     persistent_volume: bool,
     hibernation_idle_minutes: Option<u32>,
     #[schema(format = DateTime)]
@@ -56,7 +53,45 @@ pub(super) struct WorkspaceBody {
     warnings: Vec<Value>,
 }
 
-impl From<WorkspaceView> for WorkspaceBody {
+/// A workspace.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WorkspaceBody {
+    #[serde(flatten)]
+    own: OwnWorkspace,
+    provider: Option<String>,
+    instance_id: Option<String>,
+    /// The claim that is open on it: `GET /claims/{id}`.
+    claim_id: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+/// A workspace: whole for operators, for its own agent without what is theirs.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum ReadBody {
+    Whole(WorkspaceBody),
+    Own(OwnWorkspace),
+}
+
+impl PartialSchema for ReadBody {
+    fn schema() -> RefOr<Schema> {
+        // Not one of: whatever is the first is the second as well.
+        let either = [WorkspaceBody::name(), OwnWorkspace::name()].map(Ref::from_schema_name);
+        either.into_iter().fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
+    }
+}
+
+impl ToSchema for ReadBody {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        for (name, schema) in
+            [(WorkspaceBody::name(), WorkspaceBody::schema()), (OwnWorkspace::name(), OwnWorkspace::schema())]
+        {
+            schemas.push((name.into_owned(), schema));
+        }
+    }
+}
+
+impl From<WorkspaceView> for OwnWorkspace {
     fn from(view: WorkspaceView) -> Self {
         let facts = view.workspace;
         Self {
@@ -64,16 +99,12 @@ impl From<WorkspaceView> for WorkspaceBody {
             name: view.name,
             kind: facts.kind,
             runtime: facts.runtime,
-            provider: facts.provider,
-            instance_id: facts.instance_id,
             status: facts.status,
             status_since: rfc3339(facts.status_since),
             version: view.version,
-            claim_id: view.claim_id,
             parent_id: view.parent_id,
             ancestor_paused: facts.ancestor_paused,
             tier: view.tier,
-            labels: facts.labels,
             persistent_volume: facts.persistent_volume,
             hibernation_idle_minutes: view.hibernation_idle_minutes,
             created_at: rfc3339(view.created_at),
@@ -87,6 +118,18 @@ impl From<WorkspaceView> for WorkspaceBody {
             current_task: view.current_task,
             runtime_state: view.runtime_state,
             warnings: view.warnings,
+        }
+    }
+}
+
+impl From<WorkspaceView> for WorkspaceBody {
+    fn from(mut view: WorkspaceView) -> Self {
+        Self {
+            provider: view.workspace.provider.take(),
+            instance_id: view.workspace.instance_id.take(),
+            claim_id: view.claim_id.take(),
+            labels: std::mem::take(&mut view.workspace.labels),
+            own: view.into(),
         }
     }
 }

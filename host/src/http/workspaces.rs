@@ -15,14 +15,14 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::Registry;
-use super::access::{Operator, Token};
+use super::access::{Operator, Reader, Token, is_one_of};
 use super::body::{Id, Params, bounded};
 use super::claims::not_asked;
 use super::error::{Answer, Problem, ProblemBody};
 use super::exact::{Exact, NoBody};
 use super::page::{self, Page, address};
 use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
-use super::views::WorkspaceBody;
+use super::views::{ReadBody, WorkspaceBody};
 use crate::advance::Removal;
 use crate::facts::{Command, KINDS};
 use crate::machine::Status;
@@ -338,23 +338,38 @@ fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
 
 /// Read a workspace
 ///
-/// A removed one is still shown.
+/// An operator reads any, a removed one as well. An agent reads its own, by its
+/// token, and without what is the operators': labels, provider, instance, claim.
 #[utoipa::path(
     get, path = "/workspaces/{id}", tag = "workspaces", operation_id = "read_workspace",
     params(("id" = String, Path,)),
-    security(("operator" = [])),
+    security(("operator" = []), ("agent" = [])),
     responses(
         Operators, OfWorkspace,
-        (status = 200, body = WorkspaceBody, description = "The workspace"),
+        (status = 200, body = ReadBody, description = "The workspace"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json",
+            description = "`UNAUTHORIZED`: the admin token is needed, or a live token of this workspace"),
+        (status = 410, body = ProblemBody, content_type = "application/problem+json",
+            description = "`WORKSPACE_REMOVED`, to its agent alone"),
     )
 )]
 pub(super) async fn read(
     State(registry): State<Arc<Registry>>,
-    _: Operator,
+    reader: Reader,
     Id(id): Id,
-) -> Answer<Json<WorkspaceBody>> {
+) -> Answer<Json<ReadBody>> {
+    if let Reader::Agent(token) = &reader
+        && !is_one_of(token, &registry.store.tokens(&id).await?)
+    {
+        let needed = format!("the admin token or a live token of workspace {id} is needed");
+        return Err(Problem::unauthorized(&needed));
+    }
     let view = registry.store.view(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
-    Ok(Json(view.into()))
+    match reader {
+        Reader::Operator => Ok(Json(ReadBody::Whole(view.into()))),
+        Reader::Agent(_) if view.workspace.status == Status::Removed => Err(Problem::removed(&id)),
+        Reader::Agent(_) => Ok(Json(ReadBody::Own(view.into()))),
+    }
 }
 
 /// Left out or a value: `null`, which a merge patch takes away, can't be taken away.

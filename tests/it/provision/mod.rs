@@ -7,6 +7,7 @@ mod control_plane;
 pub mod escapes;
 pub mod outside;
 mod process;
+mod token;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

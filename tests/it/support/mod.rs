@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cluster;
 pub mod control_plane;
 pub mod db;
+pub mod field_agent;
 pub mod fleet;
 pub mod host;
 pub mod process;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::db::TestDb;
-use crate::support::host::{Setup, TestHost, healthy};
+use crate::support::host::{ADMIN, Setup, TestHost, healthy};
 
 async fn host(http: HttpConfig) -> (TestDb, TestHost) {
     let db = TestDb::new(Backend::Sqlite).await;
@@ -211,6 +211,12 @@ async fn what_is_not_there() {
         for method in [Method::GET, Method::PUT, Method::DELETE] {
             let problem = host.call(method.clone(), path, None, None).await;
             assert_eq!(problem.problem(), (404, "NO_SUCH_ROUTE"), "{method} {path}");
+        }
+    }
+    for path in ["/workspaces/x/a2a", "/workspaces/x/notify", "/workspaces/x/delegations/record"] {
+        for token in [None, Some("an-agents"), Some(ADMIN)] {
+            let problem = host.call(Method::POST, path, token, Some(json!({ "message": 1 }))).await;
+            assert_eq!(problem.problem(), (404, "NO_SUCH_ROUTE"), "POST {path}");
         }
     }
     for path in ["/workspaces/x/restart", "/workspaces/x/switch-provider"] {

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,26 @@ pub fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Reads such a file. None: there is none.
+/// Replaces a file by a secret that nobody else can read, and that is not left
+/// beside it, whoever is killed meanwhile: [`forget_secret`] finds all there is.
+pub fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    let new = unfinished(path);
+    remove(&new)?;
+    let mut file = private().create_new(true).write(true).open(&new).map_err(|e| named(&new, &e))?;
+    file.write_all(secret.as_bytes()).and_then(|()| fs::rename(&new, path)).map_err(|e| named(path, &e))
+}
+
+/// Removes a file of [`write_secret`], which may be there.
+pub fn forget_secret(path: &Path) -> io::Result<()> {
+    remove(&unfinished(path)).and(remove(path))
+}
+
+/// Where a secret is until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
+}
+
+/// Reads a file of [`write`]. None: there is none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::files;
-use super::place::{Exit, Place, Run};
+use super::place::{Exit, Place, Run, TOKEN};
 use super::proc::{self, Children, Proc};
 use super::supervisor::{Job, MOST, Word};
 use crate::clock;
@@ -75,9 +75,14 @@ fn begin(place: &Place, job: &Job) -> io::Result<Result<Pid, String>> {
     files::remove(&place.exit_file())?;
     // Before the agent is there, so that it can be stopped from its first moment.
     files::write(&place.run_file(), &Run { fence: job.fence, key: job.key.clone(), pid, began })?;
+    // After it, so that whoever finds this run clears the token away.
+    if let Some(token) = job.env.get(TOKEN) {
+        files::write_secret(&place.token_file(), token)?;
+    }
     match spawn(place, job) {
         Ok(agent) => Ok(Ok(Pid::from_child(&agent))),
         Err(e) => {
+            files::forget_secret(&place.token_file())?;
             files::remove(&place.run_file())?;
             Ok(Err(format!("{}: {e}", job.program)))
         }
@@ -116,7 +121,7 @@ async fn see_through(place: &Place, agent: Pid, mut heard: Heard, link: UnixStre
     }
     children.end();
     // Last: a box whose end is written down has nothing left.
-    files::write(&place.exit_file(), &Exit::of(children.ended, clock::now()))
+    place.end(&Exit::of(children.ended, clock::now()))
 }
 
 /// Who sent us a signal sent it to the whole group; the others below us are told by us.

@@ -10,6 +10,7 @@
 //!     run.json, exit.json           its start and process group; how it ended
 //!     given-up.json                 there where a stop could not end it
 //!     agent.log                     what the agent printed
+//!     .auth_token                   its token, while it runs
 //!     plugins.json, control.json    what was delivered; what `sprag agent` obeys
 //! ```
 //!

@@ -21,6 +21,9 @@ use crate::provision::Fence;
 /// that box's control file, which is no other box's.
 pub const MARK: &str = "SPRAG_CONTROL_FILE";
 
+/// The variable that holds the agent's token.
+pub const TOKEN: &str = "SPRAG_TOKEN";
+
 /// How long leftovers may take to be gone after SIGKILL.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -104,6 +107,11 @@ impl Place {
         self.dir.join("exit.json")
     }
 
+    /// The agent's token, where agents of the field look for it; there while the box runs.
+    pub fn token_file(&self) -> PathBuf {
+        self.dir.join(".auth_token")
+    }
+
     /// There where a stop gave up.
     pub fn given_up_file(&self) -> PathBuf {
         self.dir.join("given-up.json")
@@ -112,6 +120,13 @@ impl Place {
     /// The run that was begun last.
     pub fn run(&self) -> io::Result<Option<Run>> {
         files::read(&self.run_file())
+    }
+
+    /// Writes down that nothing of the box is left, its token included.
+    pub fn end(&self, exit: &Exit) -> io::Result<()> {
+        let forgotten = files::forget_secret(&self.token_file());
+        files::write(&self.exit_file(), exit)?;
+        forgotten
     }
 
     /// Whether the lock is held. A shared lock asks, so that those who ask don't see each other.
@@ -173,7 +188,7 @@ impl Place {
         if swept {
             tracing::warn!(dir = %self.dir.display(), "killed what was left of a box without a supervisor");
         }
-        files::write(&self.exit_file(), &Exit::of(None, clock::now()))?;
+        self.end(&Exit::of(None, clock::now()))?;
         Ok(true)
     }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use super::journal::Journal;
-use super::place::{MARK, Place};
+use super::place::{MARK, Place, TOKEN};
 use super::supervisor::{Job, VERB, Word};
 use super::{Process, blocking, boxes_that_run, files, names, unknown};
 use crate::provision::{BoxSpec, BoxState, Call, ProviderError};
@@ -60,7 +60,7 @@ impl Process {
         let mut env = self.0.env.clone();
         let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
         set("SPRAG_URL", spec.registry_url.clone());
-        set("SPRAG_TOKEN", spec.token.0.clone());
+        set(TOKEN, spec.token.0.clone());
         set("SPRAG_WORKSPACE_ID", call.workspace_id.clone());
         set("SPRAG_INSTANCE_ID", id.to_owned());
         set("SPRAG_KIND", spec.kind.clone());
@@ -74,8 +74,13 @@ impl Process {
             set("SPRAG_VOLUME", text(&volume));
         }
         // As agents of the field call them; the operator's own word goes first.
-        for (name, value) in [("WORKSPACE_ID", &call.workspace_id), ("PLATFORM_URL", &spec.registry_url)] {
-            env.entry(name.to_owned()).or_insert_with(|| value.clone());
+        // They look for `.auth_token` in the directory that the last one names.
+        for (name, value) in [
+            ("WORKSPACE_ID", call.workspace_id.clone()),
+            ("PLATFORM_URL", spec.registry_url.clone()),
+            ("CONFIGS_DIR", text(&place.dir)),
+        ] {
+            env.entry(name.to_owned()).or_insert(value);
         }
         let (program, args) = match self.0.command.split_first() {
             Some((program, args)) => (program.clone(), args.to_vec()),

@@ -6,7 +6,7 @@
 //! Below it is the box's init (`init`), and below that the agent. The supervisor
 //! is not of the box's process group: whatever is killed, one of the two is there
 //! to end the rest. What it shall do comes on its standard input, so that the
-//! agent's token is neither on disk nor in anybody's arguments. What became of it
+//! agent's token is in nobody's arguments, nor on disk but in the box. What became of it
 //! is one line on its standard output.
 
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ pub async fn supervise(dir: &Path) -> io::Result<()> {
     children.end();
     if place.run()?.is_some() && files::read::<Exit>(&place.exit_file())?.is_none() {
         // Its init was killed before it could say how the agent ended: as it did itself.
-        files::write(&place.exit_file(), &Exit::of(children.ended, clock::now()))?;
+        place.end(&Exit::of(children.ended, clock::now()))?;
     }
     drop((own, lock));
     Ok(())
