@@ -19,6 +19,7 @@ mod effects;
 mod error;
 mod events;
 mod exact;
+mod fields;
 mod guard;
 mod health;
 mod page;

@@ -6,12 +6,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, OneOfBuilder, Schema, Type};
-use utoipa::{IntoParams, PartialSchema, ToSchema};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Registry;
@@ -20,6 +16,7 @@ use super::body::{Id, Params, bounded};
 use super::claims::not_asked;
 use super::error::{Answer, Problem, ProblemBody};
 use super::exact::{Exact, NoBody};
+use super::fields::{Tier, flag, given, kind, labels, minutes, name, tier, value, word};
 use super::page::{self, Page, address};
 use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
 use super::views::{ReadBody, WorkspaceBody};
@@ -27,12 +24,6 @@ use crate::advance::Removal;
 use crate::facts::{Command, KINDS};
 use crate::machine::Status;
 use crate::store::{Filter, NewWorkspace, Patch, Placed};
-
-const MAX_NAME: usize = 200;
-const MAX_WORD: usize = 64;
-const MAX_LABELS: usize = 64;
-const MAX_LABEL_VALUE: usize = 256;
-const MAX_IDLE_MINUTES: u32 = 366 * 24 * 60;
 
 /// The runtime of a workspace whose creator names none.
 const DEFAULT_RUNTIME: &str = "claude-code";
@@ -89,90 +80,6 @@ impl CreateBody {
             claim: None,
         })
     }
-}
-
-/// A tier: its name, or a number, which is kept as it is written.
-#[derive(Debug)]
-pub(super) struct Tier(String);
-
-impl<'de> Deserialize<'de> for Tier {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(name) => Ok(Self(name)),
-            Value::Number(number) => Ok(Self(number.to_string())),
-            _ => Err(D::Error::custom("no tier, expected a string or a number")),
-        }
-    }
-}
-
-impl PartialSchema for Tier {
-    fn schema() -> RefOr<Schema> {
-        let either = [Type::String, Type::Number].into_iter().map(Object::with_type);
-        either.fold(OneOfBuilder::new(), OneOfBuilder::item).into()
-    }
-}
-
-impl ToSchema for Tier {}
-
-fn name(given: Option<String>) -> Answer<String> {
-    match given {
-        Some(name) if !name.trim().is_empty() && name.chars().count() <= MAX_NAME => Ok(name),
-        other => Err(Problem::field("name", other.into(), format!("1 to {MAX_NAME} characters"))),
-    }
-}
-
-/// A kebab-case word, as kinds, runtimes and providers are.
-fn word(field: &str, given: Option<String>) -> Answer<Option<String>> {
-    let Some(word) = given else { return Ok(None) };
-    let kebab = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(kebab) && !word.starts_with('-') {
-        return Ok(Some(word));
-    }
-    let expected = format!("1 to {MAX_WORD} lower-case letters, digits and hyphens");
-    Err(Problem::field(field, word.into(), expected))
-}
-
-/// One of those that there are.
-fn kind(given: Option<String>) -> Answer<Option<String>> {
-    match given {
-        Some(kind) if !KINDS.contains(&kind.as_str()) => {
-            Err(Problem::field("kind", kind.into(), format!("one of {}", KINDS.join(", "))))
-        }
-        known => Ok(known),
-    }
-}
-
-fn tier(given: Option<Tier>) -> Answer<Option<String>> {
-    match given {
-        Some(Tier(text)) if text.is_empty() || text.len() > MAX_WORD => {
-            Err(Problem::field("tier", text.into(), format!("1 to {MAX_WORD} bytes")))
-        }
-        other => Ok(other.map(|Tier(text)| text)),
-    }
-}
-
-fn labels(given: BTreeMap<String, String>) -> Answer<BTreeMap<String, String>> {
-    if given.len() > MAX_LABELS {
-        return Err(Problem::field("labels", given.len().into(), format!("at most {MAX_LABELS} labels")));
-    }
-    let wrong = given.iter().find(|(k, v)| k.is_empty() || k.len() > MAX_WORD || v.len() > MAX_LABEL_VALUE);
-    match wrong {
-        Some((key, value)) => Err(Problem::field(
-            format!("labels.{key}"),
-            value.as_str().into(),
-            format!("a name of 1 to {MAX_WORD} bytes and a value of at most {MAX_LABEL_VALUE}"),
-        )),
-        None => Ok(given),
-    }
-}
-
-fn minutes(given: f64) -> Answer<u32> {
-    if (1.0..=f64::from(MAX_IDLE_MINUTES)).contains(&given) && given.fract() == 0.0 {
-        // In range and whole, so the cast is exact.
-        return Ok(given as u32);
-    }
-    let expected = format!("a whole number from 1 to {MAX_IDLE_MINUTES}, or null for never");
-    Err(Problem::field("hibernation_idle_minutes", given.into(), expected))
 }
 
 /// What a parent that can't be used, or a row that is gone, comes to.
@@ -328,14 +235,6 @@ fn next_of(filter: &Filter, limit: u32, after: &str) -> String {
     address("/workspaces", &params)
 }
 
-fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
-    match given {
-        None | Some("false") => Ok(false),
-        Some("" | "true") => Ok(true),
-        Some(other) => Err(Problem::field(field, other.into(), "true or false")),
-    }
-}
-
 /// Read a workspace
 ///
 /// An operator reads any, a removed one as well. An agent reads its own, by its
@@ -370,16 +269,6 @@ pub(super) async fn read(
         Reader::Agent(_) if view.workspace.status == Status::Removed => Err(Problem::removed(&id)),
         Reader::Agent(_) => Ok(Json(ReadBody::Own(view.into()))),
     }
-}
-
-/// Left out or a value: `null`, which a merge patch takes away, can't be taken away.
-fn value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(d).map(Some)
-}
-
-/// Left out, or `null`, or a value: a JSON merge patch (RFC 7396).
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(d).map(Some)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
