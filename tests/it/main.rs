@@ -19,6 +19,7 @@ mod outgoing;
 mod policy_dir;
 mod policy_faults;
 mod policy_limits;
+mod policy_panics;
 mod provision;
 mod recovery;
 mod sandbox;

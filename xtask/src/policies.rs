@@ -1,5 +1,6 @@
 //! `cargo xtask policies`: every crate under `policies/` but the SDK, as a
-//! module in `target/policies/`, with `policies.toml` beside them.
+//! module in `target/policies/`, with `policies.toml` beside them; and in
+//! `target/guests/` the one that fails, for tests.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +28,8 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     for package in &crates {
         command.args(["--package", &package.name]);
     }
-    process::run_ok(command.arg("--lib"))?;
+    let (sdk, guest) = ("sprag-policy", "panics");
+    process::run_ok(command.args(["--lib", "--package", sdk, "--example", guest]))?;
 
     let built = workspace.target.join(wasm::TARGET).join(wasm::PROFILE);
     let mut files: Vec<_> = crates
@@ -42,6 +44,9 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     }
     let place = workspace.target.join("policies");
     wasm::publish(&place, &files)?;
+    let guest = format!("{guest}.wasm");
+    let from = built.join("examples").join(&guest);
+    wasm::publish(&workspace.target.join("guests"), &[(guest, from)])?;
     Ok(place)
 }
 

@@ -1,9 +1,10 @@
 //! Turns what wasmtime says into one of our errors.
 
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace, WasmCoreDump};
 
 use super::engine::{Meter, Refused};
-use super::{Limits, PolicyError, fault};
+use super::fault::Remains;
+use super::{Limits, PolicyError};
 
 /// Longest explanation that is kept of an error that is not ours.
 const WHY_BYTES: usize = 500;
@@ -18,15 +19,25 @@ pub enum Phase {
     Call,
 }
 
-/// Names what ended a sandbox.
-pub fn classify(error: &wasmtime::Error, phase: Phase, meter: &Meter, limits: &Limits) -> PolicyError {
-    match meter.refused {
-        Some(Refused::Memory) => return PolicyError::OutOfMemory { limit: limits.memory_bytes },
-        Some(Refused::Other) => return PolicyError::Trap { why: why(error) },
+/// Names what ended a sandbox, whose store is then good for nothing else.
+pub fn classify(
+    error: &wasmtime::Error,
+    phase: Phase,
+    store: &mut Store<Meter>,
+    limits: &Limits,
+) -> PolicyError {
+    let remains = Remains::of(error, store);
+    match store.data().refused {
+        Some(Refused::Memory) => {
+            return PolicyError::OutOfMemory { limit: limits.memory_bytes, place: remains.place() };
+        }
+        Some(Refused::Other) => {
+            return PolicyError::Trap { why: format!("{}{}", why(error), remains.place()) };
+        }
         None => {}
     }
     if let Some(trap) = error.downcast_ref::<Trap>() {
-        return of_trap(*trap, error, limits);
+        return of_trap(*trap, &remains, limits);
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return PolicyError::Busy { limit: limits.concurrency };
@@ -40,27 +51,26 @@ pub fn classify(error: &wasmtime::Error, phase: Phase, meter: &Meter, limits: &L
     }
 }
 
-fn of_trap(trap: Trap, error: &wasmtime::Error, limits: &Limits) -> PolicyError {
+fn of_trap(trap: Trap, remains: &Remains, limits: &Limits) -> PolicyError {
+    let place = || remains.place();
     match trap {
-        Trap::OutOfFuel => PolicyError::OutOfFuel { limit: limits.fuel },
-        Trap::Interrupt => PolicyError::OutOfTime { limit_ms: limits.call_ms },
-        Trap::StackOverflow => PolicyError::StackOverflow { limit: limits.stack_bytes },
+        Trap::OutOfFuel => PolicyError::OutOfFuel { limit: limits.fuel, place: place() },
+        Trap::Interrupt => PolicyError::OutOfTime { limit_ms: limits.call_ms, place: place() },
+        Trap::StackOverflow => PolicyError::StackOverflow { limit: limits.stack_bytes, place: place() },
         Trap::StringOutOfBounds
         | Trap::ListOutOfBounds
         | Trap::InvalidDiscriminant
         | Trap::InvalidChar
         | Trap::UnalignedPointer => PolicyError::BadAnswer { what: trap.to_string() },
-        other => PolicyError::Trap { why: fault::trapped(other, error) },
+        other => PolicyError::Trap { why: remains.describe(other) },
     }
 }
 
 /// An error and its sources on one line, cut to a length that can be recorded.
 pub fn why(error: &wasmtime::Error) -> String {
-    // A backtrace would take all the room.
-    match error.downcast_ref::<WasmBacktrace>() {
-        Some(_) => clip(error.root_cause().to_string()),
-        None => clip(format!("{error:#}")),
-    }
+    // A backtrace or a dump would take all the room.
+    let trapped = error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
+    clip(if trapped { error.root_cause().to_string() } else { format!("{error:#}") })
 }
 
 /// Text of a module or a file for people: what would not show, or would show as

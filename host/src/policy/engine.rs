@@ -50,6 +50,8 @@ pub fn config(limits: &Limits) -> Config {
         .consume_fuel(true)
         .epoch_interruption(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(fault::FRAMES))
+        // Handles alone, no copies: the way to the memory that a panic left its words in.
+        .coredump_on_trap(true)
         .max_wasm_stack(limits.stack_bytes)
         .async_stack_size(limits.stack_bytes.saturating_add(HOST_STACK_BYTES));
     config

@@ -3,7 +3,19 @@
 //! It crosses a process boundary too: the compiling child reports it to its
 //! parent as JSON.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+/// The function that a call ended in, where that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place(pub Option<String>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |place| write!(f, ", in {place}"))
+    }
+}
 
 /// Why a module was refused or a call failed. [`PolicyError::code`] is stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -30,14 +42,14 @@ pub enum PolicyError {
     Instantiate { why: String },
     #[error("trap: {why}")]
     Trap { why: String },
-    #[error("the stack overflowed its {limit} bytes (limits.stack_bytes)")]
-    StackOverflow { limit: usize },
-    #[error("all {limit} units of fuel were used (limits.fuel)")]
-    OutOfFuel { limit: u64 },
-    #[error("the call took longer than {limit_ms} ms (limits.call_ms)")]
-    OutOfTime { limit_ms: u64 },
-    #[error("the memory would have grown over {limit} bytes (limits.memory_bytes)")]
-    OutOfMemory { limit: usize },
+    #[error("the stack overflowed its {limit} bytes (limits.stack_bytes){place}")]
+    StackOverflow { limit: usize, place: Place },
+    #[error("all {limit} units of fuel were used (limits.fuel){place}")]
+    OutOfFuel { limit: u64, place: Place },
+    #[error("the call took longer than {limit_ms} ms (limits.call_ms){place}")]
+    OutOfTime { limit_ms: u64, place: Place },
+    #[error("the memory would have grown over {limit} bytes (limits.memory_bytes){place}")]
+    OutOfMemory { limit: usize, place: Place },
     #[error("{found} verdicts for {expected} candidates")]
     WrongVerdictCount { found: usize, expected: usize },
     #[error("the answer is too large: {what}")]

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 pub use classify::escaped;
 pub use compile::{VERB as COMPILE_VERB, compile_child};
-pub use error::PolicyError;
+pub use error::{Place, PolicyError};
 pub use limits::Limits;
 pub use manifest::{Hook, Hooks, Interest, Manifest, SettingSpec, Threshold};
 pub use module::Module;

@@ -73,7 +73,7 @@ impl Module {
             }
             let about = about.load(&mut store, &instance).map_err(missing)?;
             let described = about.call_describe(&mut store).await;
-            let described = described.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+            let described = described.map_err(|e| classify(&e, Phase::Call, &mut store, limits))?;
             Manifest::lift(described, hooks, limits)?
         };
         let decide = export(GUARD).and_then(|guard| pre.component().get_export_index(Some(&guard), "decide"));
@@ -135,7 +135,7 @@ impl Module {
         let (mut store, instance) = instantiate(&self.sandbox, &self.limits, &self.pre).await?;
         let recovery = recovery.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
         let planned = recovery.call_plan(&mut store, lowered.recovery(question)).await;
-        let planned = planned.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+        let planned = planned.map_err(|e| classify(&e, Phase::Call, &mut store, limits))?;
         bound_list("the triggers", planned.len(), limits)?;
         planned.into_iter().map(|trigger| take_trigger(trigger, limits)).collect()
     }
@@ -156,7 +156,7 @@ impl Module {
         let (mut store, instance) = instantiate(&self.sandbox, &self.limits, &self.pre).await?;
         let cooldown = cooldown.load(&mut store, &instance).map_err(|e| wrong(format!("{e:#}")))?;
         let ruled = cooldown.call_check(&mut store, lowered.cooldown(question)).await;
-        let ruled = ruled.map_err(|e| classify(&e, Phase::Call, store.data(), limits))?;
+        let ruled = ruled.map_err(|e| classify(&e, Phase::Call, &mut store, limits))?;
         convert::lift_ruling(ruled, |reason| check_reason(reason, limits))
     }
 
@@ -179,7 +179,7 @@ impl Module {
         let (mut store, decide) = self.new_guard().await?;
         match decide.call_async(&mut store, (lowered.request(),)).await {
             Ok((verdicts,)) => check(verdicts, question.candidates.len(), limits),
-            Err(error) => Err(classify(&error, Phase::Call, store.data(), limits)),
+            Err(error) => Err(classify(&error, Phase::Call, &mut store, limits)),
         }
     }
 
@@ -223,7 +223,7 @@ async fn instantiate(
     let mut store = engine::store(&sandbox.engine, limits)?;
     match pre.instantiate_async(&mut store).await {
         Ok(instance) => Ok((store, instance)),
-        Err(error) => Err(classify(&error, Phase::Instantiate, store.data(), limits)),
+        Err(error) => Err(classify(&error, Phase::Instantiate, &mut store, limits)),
     }
 }
 

@@ -113,6 +113,8 @@ impl Ruling {
 }
 
 pub(crate) fn check<P: Cooldown>(request: cooldown::Request) -> Ruling {
+    #[cfg(target_arch = "wasm32")]
+    crate::panics::watch();
     let request = CooldownRequest {
         now: request.now,
         workspace: request.workspace,

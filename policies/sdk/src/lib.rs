@@ -62,6 +62,8 @@ mod arena;
 pub mod bindings;
 mod cooldown;
 mod durations;
+#[cfg(any(target_arch = "wasm32", test))]
+mod panics;
 mod policy;
 mod recovery;
 mod settings;

@@ -151,6 +151,8 @@ pub fn cooldown_manifest<P: Cooldown>() -> Manifest {
 /// The manifest of a module that exports these hooks.
 #[doc(hidden)]
 pub fn describe<P: Policy>(hooks: &[(about::Hook, &[Interest])]) -> Manifest {
+    #[cfg(target_arch = "wasm32")]
+    crate::panics::watch();
     let threshold =
         |t: &Threshold| about::Threshold { fact: t.fact.to_owned(), setting: t.setting.to_owned() };
     let mut interests = Vec::new();
@@ -169,6 +171,8 @@ pub fn describe<P: Policy>(hooks: &[(about::Hook, &[Interest])]) -> Manifest {
 
 /// One verdict per candidate, in their order: the loop that every guard needs.
 pub(crate) fn decide<P: Guard>(request: guard::Request) -> Vec<Verdict> {
+    #[cfg(target_arch = "wasm32")]
+    crate::panics::watch();
     let request = Request {
         now: request.now,
         workspace: request.workspace,

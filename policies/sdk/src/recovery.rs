@@ -106,6 +106,8 @@ impl Outcome {
 }
 
 pub(crate) fn plan<P: Recovery>(request: recovery::Request) -> Vec<Trigger> {
+    #[cfg(target_arch = "wasm32")]
+    crate::panics::watch();
     let request = RecoveryRequest {
         now: request.now,
         workspace: request.workspace,

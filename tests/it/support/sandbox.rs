@@ -109,3 +109,10 @@ pub fn question() -> Question {
         candidates: vec![Status::Failed, Status::Degraded],
     }
 }
+
+/// The module that fails as the workspace's id says: `policies/sdk/examples/panics.rs`.
+pub fn panics() -> Bytes {
+    let file = super::policy_dir().with_file_name("guests").join("panics.wasm");
+    let bytes = std::fs::read(&file);
+    bytes.unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask policies` builds it", file.display())).into()
+}
