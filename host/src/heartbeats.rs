@@ -21,6 +21,7 @@ use crate::advance::{Advance, Advanced};
 use crate::facts::{Cause, Heartbeat};
 use crate::machine::Status;
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use crate::store::{Backend, Beat, Beaten, Credential, Store, StoreError};
 
 /// Bounds of the batching, under `[heartbeats]`.
@@ -109,7 +110,8 @@ impl Heartbeats {
             Backend::Sqlite => 1,
             Backend::Postgres => config.in_flight.max(1),
         };
-        let writer = Writer { store, judge: Judge { advance, metrics }, judging: TaskTracker::new() };
+        let (judge, judging) = (Judge { advance, metrics }, TaskTracker::new());
+        let writer = Writer { store, judge, judging, failed: Seldom::new() };
         let collector = Collector {
             writer: Arc::new(writer),
             batch_size: config.batch_size.max(1),
@@ -226,6 +228,8 @@ struct Writer {
     store: Store,
     judge: Judge,
     judging: TaskTracker,
+    /// A full disk fails each batch, and a log on it has no room for a line of each.
+    failed: Seldom,
 }
 
 impl Writer {
@@ -248,11 +252,10 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    batch = askers.len(),
-                    "heartbeats not stored"
-                );
+                if let Some(heartbeats) = self.failed.due(askers.len() as u64) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, heartbeats, "heartbeats not stored");
+                }
                 let error = HeartbeatError::Store(Arc::new(error));
                 for asker in askers {
                     let _ = asker.answer.send(Err(error.clone()));

@@ -24,5 +24,6 @@ pub mod recovery;
 pub mod replay;
 pub mod revisions;
 pub mod secret;
+mod seldom;
 pub mod store;
 mod written;

@@ -171,3 +171,35 @@ fn a_configuration_that_is_none_shows_no_line_of_it(
         );
     }
 }
+
+/// Neither a folder nor a token: the next start, of whoever it is, finds what was there before.
+#[rstest]
+#[case::no_policies(&["--policy-dir", "/nowhere/policies"], "policy directory")]
+#[case::address_taken(&["--listen", "TAKEN"], "listening on")]
+#[case::no_webhook_secret(&["--config", "CONFIG"], "setting notices up")]
+#[case::no_postgres(&["--database-url", "postgres://u@127.0.0.1:1/x"], "opening the database")]
+fn a_start_that_is_refused_leaves_nothing(#[case] args: &[&str], #[case] says: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, state) = (dir.path().join("sprag.toml"), dir.path().join("state"));
+    std::fs::write(&config, "[notify]\nurl = \"http://127.0.0.1:1/\"\nsecret_env = \"NO_SUCH_SECRET\"\n")
+        .expect("writing");
+    let mut command = sprag(&["serve"]);
+    command.env_remove("SPRAG_ADMIN_TOKEN").env("SPRAG_STATE_DIR", &state).current_dir(dir.path());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let of = |arg: &&str| match *arg {
+        "CONFIG" => config.clone(),
+        "TAKEN" => taken.local_addr().expect("an address").to_string().into(),
+        other => other.into(),
+    };
+    command.args(args.iter().map(of));
+    if !args.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    if !args.contains(&"--database-url") {
+        command.arg("--database-url").arg(format!("sqlite:{}/new/sprag.db", dir.path().display()));
+    }
+    let said = refusal(&command.output().expect("running sprag"));
+    assert!(said.contains(says), "{said}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("files").flatten().map(|at| at.path()).collect();
+    assert_eq!(left, [config], "{said}");
+}

@@ -41,16 +41,19 @@ pub struct Args {
 pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.flags)?;
     super::log::start(config.log_format)?;
-    let admin_token = admin_token(args.admin_token.as_deref(), &config.state_dir())?;
-    host(config, &admin_token, Router::new()).await?;
+    let admin_token = args.admin_token.as_deref().map(given).transpose()?;
+    host(config, admin_token, Router::new()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a host until SIGINT or SIGTERM; `also` are routes beside its own.
+/// Runs a host until SIGINT or SIGTERM; `also` are routes beside its own. Without an
+/// `admin_token` that of the state directory serves, and is made where there is none.
+/// A host that can't start has changed nothing: what is asked for is looked at first,
+/// then the database is opened, and last come files of its own.
 ///
 /// # Errors
 /// What it could not start, or could not end, cleanly.
-pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow::Result<()> {
+pub async fn host(mut config: Config, admin_token: Option<String>, also: Router) -> anyhow::Result<()> {
     config.http.module_bytes = config.limits.most().module_bytes;
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
@@ -64,11 +67,13 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
     if let Some(dir) = &config.policy_dir {
         std::fs::read_dir(dir).with_context(|| format!("reading the policy directory {}", dir.display()))?;
     }
+    let webhook = Webhook::of(&config.notify).context("setting notices up")?;
     let _sole = super::sole(&config.database_url, &format!("the host at {}", config.listen))
         .context("opening the database")?;
     let store =
         Store::connect_with(&config.database_url, &config.database).await.context("opening the database")?;
     store.migrate().await.context("migrating the database")?;
+    let admin_token = admin_token.map_or_else(|| kept_token(&config.state_dir()), Ok)?;
     let metrics = Arc::new(Metrics::default());
     let sandbox = super::sandbox(config.limits.clone(), Some(config.compiled_dir()))?;
     let revisions = Arc::new(Revisions::new(store.clone(), sandbox, metrics.clone()));
@@ -94,7 +99,6 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
         config.claims.clone(),
         config.registry_url(),
     );
-    let webhook = Webhook::of(&config.notify).context("setting notices up")?;
     let effects = Effects::new(
         store.clone(),
         dispatcher.clone(),
@@ -128,7 +132,7 @@ pub async fn host(mut config: Config, admin_token: &str, also: Router) -> anyhow
             metrics,
         }),
         revisions,
-        access: Arc::new(Access::new(admin_token, config.registration)),
+        access: Arc::new(Access::new(&admin_token, config.registration)),
     };
     stop_on_signal(stop.clone()).context("listening for signals")?;
     tracing::info!(listen = %listener.local_addr()?, "serving");
@@ -175,14 +179,16 @@ fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The given token, or the one in the state directory, made at first start.
-fn admin_token(given: Option<&str>, state_dir: &Path) -> anyhow::Result<String> {
-    if let Some(token) = given {
-        let token = Source::Given("--admin-token (SPRAG_ADMIN_TOKEN)").secret(token.as_bytes())?;
-        let length = token.reveal().len();
-        anyhow::ensure!(length >= 16, "the admin token has {length} characters; use 16 or more");
-        return Ok(token.reveal().to_owned());
-    }
+/// The token of the command line or its variable.
+fn given(token: &str) -> anyhow::Result<String> {
+    let token = Source::Given("--admin-token (SPRAG_ADMIN_TOKEN)").secret(token.as_bytes())?;
+    let length = token.reveal().len();
+    anyhow::ensure!(length >= 16, "the admin token has {length} characters; use 16 or more");
+    Ok(token.reveal().to_owned())
+}
+
+/// The one in the state directory, made at first start.
+fn kept_token(state_dir: &Path) -> anyhow::Result<String> {
     std::fs::create_dir_all(state_dir).with_context(|| format!("making {}", state_dir.display()))?;
     let path = state_dir.join("admin-token");
     match Source::File(path.clone()).read() {

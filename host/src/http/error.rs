@@ -12,6 +12,7 @@ use crate::facts::{Decision, Reason};
 use crate::heartbeats::HeartbeatError;
 use crate::machine::Status;
 use crate::revisions::RevisionError;
+use crate::seldom::Seldom;
 use crate::store::StoreError;
 
 /// The media type of a [`Problem`].
@@ -232,7 +233,14 @@ impl From<StoreError> for Problem {
         if let StoreError::BadCursor(_) = error {
             return Self::new(StatusCode::BAD_REQUEST, "BAD_CURSOR", error.to_string());
         }
-        tracing::error!(error = &error as &dyn std::error::Error, "the database failed a request");
+        static FAILED: Seldom = Seldom::new();
+        if let Some(requests) = FAILED.due(1) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                requests,
+                "the database failed requests"
+            );
+        }
         Self::of_store(&error)
     }
 }

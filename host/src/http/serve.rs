@@ -9,8 +9,8 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -37,12 +37,10 @@ use super::error::Problem;
 use super::pulse::{Counted, InFlight, PIECE, Pulse, Turn};
 use super::unread::{Lent, Shelf};
 use super::{Api, router};
+use crate::seldom::Seldom;
 
 /// How long accepting rests when the system has no more file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How often the log says that clients can't get in.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The least that hyper takes as a bound of a head.
 const LEAST_HEAD: usize = 8 << 10;
@@ -81,11 +79,11 @@ pub async fn serve_also(
     let permits = Arc::new(Semaphore::new(config.connections));
     let metrics = api.registry.metrics.clone();
     let gauge = metrics.http_connections.clone();
-    let cut_off = Arc::new(CutOff { total: metrics.http_cut_off.clone(), warned: Mutex::default() });
+    let cut_off = Arc::new(CutOff { total: metrics.http_cut_off.clone(), warned: Seldom::new() });
     let (header_read, idle, grace) = (config.header_read(), config.idle(), config.shutdown());
     let router = router(api, config, shutdown.clone(), also);
     let mut open = JoinSet::new();
-    let mut door = Door { listener, permits, warned: None };
+    let mut door = Door { listener, permits, full: Seldom::new(), failed: Seldom::new() };
     while let Some((stream, permit)) = door.accept(&shutdown).await {
         while open.try_join_next().is_some() {}
         let connection = Connection {
@@ -142,8 +140,8 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
 struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    /// When the log last said that clients wait.
-    warned: Option<Instant>,
+    full: Seldom,
+    failed: Seldom,
 }
 
 impl Door {
@@ -157,8 +155,10 @@ impl Door {
     }
 
     async fn next(&mut self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-        if self.permits.available_permits() == 0 && self.may_warn() {
-            tracing::warn!("as many connections are open as `http.connections` allows; others wait");
+        if self.permits.available_permits() == 0
+            && let Some(times) = self.full.due(1)
+        {
+            tracing::warn!(times, "as many connections are open as `http.connections` allows; others wait");
         }
         let permit = self.permits.clone().acquire_owned().await.ok()?;
         loop {
@@ -166,23 +166,14 @@ impl Door {
                 Ok((stream, _)) => return Some((stream, permit)),
                 Err(e) if is_one_clients(&e) => {}
                 Err(error) => {
-                    if self.may_warn() {
-                        tracing::error!(error = &error as &dyn std::error::Error, "can't accept connections");
+                    if let Some(times) = self.failed.due(1) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, times, "can't accept connections");
                     }
                     sleep(ACCEPT_REST).await;
                 }
             }
         }
-    }
-
-    /// Whether the last warning is long enough ago.
-    fn may_warn(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.warned.is_none_or(|last| now.duration_since(last) >= WARN_EVERY);
-        if due {
-            self.warned = Some(now);
-        }
-        due
     }
 }
 
@@ -308,12 +299,10 @@ fn hold(answers: &Arc<Answers>, response: Response, beat: InFlight) -> hyper::Re
 }
 
 /// Connections that were ended because their clients overdid it: streams that
-/// are reset as fast as they are opened, above all. There may be many such, and
-/// the log says so once in a while.
+/// are reset as fast as they are opened, above all.
 struct CutOff {
     total: Counter,
-    /// When the log said so last, and how many there were then.
-    warned: Mutex<Option<(Instant, u64)>>,
+    warned: Seldom,
 }
 
 impl CutOff {
@@ -323,17 +312,12 @@ impl CutOff {
             return;
         }
         self.total.inc();
-        let (now, total) = (Instant::now(), self.total.get());
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_some_and(|(last, _)| now.duration_since(last) < WARN_EVERY) {
-            return;
+        if let Some(connections) = self.warned.due(1) {
+            tracing::warn!(
+                connections,
+                "http: connections were ended whose clients overdid it, by resets or the like"
+            );
         }
-        let connections = total - warned.map_or(0, |(_, before)| before);
-        *warned = Some((now, total));
-        tracing::warn!(
-            connections,
-            "http: connections were ended whose clients overdid it, by resets or the like"
-        );
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<Kept> {
     };
     let also = Router::new().route(NOOP, post(noop));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(sprag::cli::serve::host(config, "an-admin-token-of-nobody", also))?;
+    runtime.block_on(sprag::cli::serve::host(config, Some("an-admin-token-of-nobody".to_owned()), also))?;
     Ok(true)
 }
 
