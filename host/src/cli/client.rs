@@ -42,6 +42,11 @@ pub(super) struct Host {
     timeout: Option<Duration>,
 }
 
+/// How long an answer may take: the host compiles before it answers below `/policies`.
+fn patience(path: &str) -> Duration {
+    if path.starts_with("policies/") { COMPILING } else { TIMEOUT }
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if !time.is_zero() => Ok(time),
@@ -87,21 +92,7 @@ impl Host {
         fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> anyhow::Result<Value> {
         let url = self.address(path)?;
-        Ok(self.asking(TIMEOUT)?.ask(method, url, fill).await?.body)
-    }
-
-    /// [`Host::call`] where the host compiles modules before it answers.
-    ///
-    /// # Errors
-    /// As [`Host::call`].
-    pub(super) async fn call_compiling(
-        &self,
-        method: Method,
-        path: &str,
-        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
-    ) -> anyhow::Result<Value> {
-        let url = self.address(path)?;
-        Ok(self.asking(COMPILING)?.ask(method, url, fill).await?.body)
+        Ok(self.asking(patience(path))?.ask(method, url, fill).await?.body)
     }
 
     fn address(&self, path: &str) -> anyhow::Result<Url> {

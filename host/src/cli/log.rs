@@ -60,8 +60,9 @@ fn filter(said: &str) -> anyhow::Result<EnvFilter> {
 /// HTTP/2's library warns of what a client does as often as the client likes;
 /// `http` says it with a bound. Who names the library hears it all.
 fn bounded(filter: EnvFilter) -> EnvFilter {
+    let silent = filter.max_level_hint() == Some(LevelFilter::OFF);
     match "h2=error".parse() {
-        Ok(quiet) if !filter.to_string().contains("h2") => filter.add_directive(quiet),
+        Ok(quiet) if !silent && !filter.to_string().contains("h2") => filter.add_directive(quiet),
         _ => filter,
     }
 }

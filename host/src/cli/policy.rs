@@ -84,7 +84,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Verb::Rollback { to, host } => {
             let path =
                 to.map_or("policies/rollback".to_owned(), |n| format!("policies/revisions/{n}/activate"));
-            let row = host.call_compiling(Method::POST, &path, |r| r).await?;
+            let row = host.call(Method::POST, &path, |r| r).await?;
             super::print(&revision_line(&row))
         }
     }
@@ -131,7 +131,7 @@ async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Resu
     for one in wanted {
         let bytes = one.bytes.clone();
         let info = host
-            .call_compiling(Method::POST, "policies/modules", |r| r.body(bytes))
+            .call(Method::POST, "policies/modules", |r| r.body(bytes))
             .await
             .with_context(|| format!("uploading {}", one.label))?;
         names.extend(info["name"].as_str().map(str::to_owned));
@@ -148,7 +148,7 @@ async fn activate(paths: &[PathBuf], replace: bool, host: &Host) -> anyhow::Resu
         super::say(&format!("dropping {}", dropped.join(", ")));
     }
     let body = json!({ "modules": modules });
-    let row = host.call_compiling(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
+    let row = host.call(Method::POST, "policies/revisions", |r| r.json(&body)).await?;
     super::print(&revision_line(&row))
 }
 

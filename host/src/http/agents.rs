@@ -16,7 +16,7 @@ use super::body::{AgentBody, Payload, Tools, readiness, required};
 use super::error::{Answer, Problem, ProblemBody, words};
 use super::problems::{Agents, OfLiveWorkspace, WithBody};
 use super::said::{HeartbeatBody, Said, Warning, Warnings, said};
-use super::{Registry, agent_url};
+use super::{Edge, Registry, agent_url};
 use crate::advance::Advanced;
 use crate::facts::{Cause, Decision, Outcome};
 use crate::heartbeats::Heard;
@@ -78,14 +78,15 @@ pub(super) struct Registered {
 pub(super) async fn register(
     State(registry): State<Arc<Registry>>,
     State(access): State<Arc<Access>>,
+    State(edge): State<Arc<Edge>>,
     headers: HeaderMap,
     body: AgentBody,
 ) -> Answer<Json<Registered>> {
     let said = body.parse::<RegisterBody>()?;
     let id = required("id", said.id)?;
     let readiness = readiness(said.mcp_server_present, said.model_present, said.loaded_mcp_tools)?;
-    let url =
-        said.url.map(|url| agent_url::checked(url.unwrap_or_default(), body.link_local_urls)).transpose()?;
+    let link_local = edge.config.link_local_urls;
+    let url = said.url.map(|url| agent_url::checked(url.unwrap_or_default(), link_local)).transpose()?;
     drop(body);
     let mut warnings = Warnings::default();
     let agent_card = said.agent_card.and_then(|card| card_of(card, &mut warnings));

@@ -62,8 +62,6 @@ where
 /// memory at once, since whoever sends one need not have a token that is good for anything.
 pub struct AgentBody {
     pub bytes: Bytes,
-    /// Whether an agent may name an address of its own link.
-    pub link_local_urls: bool,
     _large: Option<OwnedSemaphorePermit>,
 }
 
@@ -85,7 +83,7 @@ where
         let small = edge.config.body_bytes;
         let room = Room { small, limit: edge.config.agent_body_bytes.max(small) };
         let (bytes, _large) = whole_body(request, room, &edge).await?;
-        Ok(Self { bytes, link_local_urls: edge.config.link_local_urls, _large })
+        Ok(Self { bytes, _large })
     }
 }
 

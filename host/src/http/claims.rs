@@ -310,7 +310,8 @@ pub(super) async fn of_workspace(
     Params(params): Params<ListParams>,
 ) -> Answer<Page<ClaimBody>> {
     let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
-    let claims = registry.store.claims_of(&id, params.before.as_deref(), limit + 1).await?;
+    let before = page::cursor("before", params.before)?;
+    let claims = registry.store.claims_of(&id, before.as_deref(), limit + 1).await?;
     if claims.is_empty() && registry.store.snapshot(&id).await?.is_none() {
         return Err(Problem::no_workspace(&id));
     }

@@ -66,7 +66,8 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Answer<Page<Decision>> {
     let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
-    let kept = registry.store.decisions(params.after.as_deref(), limit + 1).await?;
+    let after = page::cursor("after", params.after)?;
+    let kept = registry.store.decisions(after.as_deref(), limit + 1).await?;
     Ok(Page::new(kept, limit, |last: &Decision| {
         address("/decisions", &[("limit", Some(&limit.to_string())), ("after", Some(&last.id))])
     }))

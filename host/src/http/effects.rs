@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Registry;
 use super::access::Operator;
 use super::body::{Id, Params, bounded};
-use super::error::{Answer, Problem, ProblemBody};
+use super::error::{Answer, BAD_CURSOR, Problem, ProblemBody};
 use super::exact::{Exact, NoBody};
 use super::page::{self, Page, address};
 use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
@@ -58,8 +58,8 @@ pub(super) async fn list(
     let state = params.state.as_deref().map(str::parse::<EffectState>).transpose();
     let state = state.map_err(|e| Problem::field("state", e.0.into(), "due, done, parked or dropped"))?;
     let before = params.before.as_deref().map(str::parse::<i64>).transpose();
-    let bad = |_| Problem::field("before", params.before.clone().into(), "a place that Link gave");
-    let before = before.map_err(bad)?;
+    let no_place = |_| Problem::field("before", params.before.clone().into(), page::LAST).of_code(BAD_CURSOR);
+    let before = before.map_err(no_place)?;
     let workspace = params.workspace_id.as_deref();
     let found = registry.store.effects(state, workspace, before, limit + 1).await?;
     Ok(Page::new(found, limit, |last: &Effect| {

@@ -24,6 +24,9 @@ const RETRY_AFTER: &str = "1";
 /// The code of what a call does not know.
 const UNKNOWN_FIELD: &str = "UNKNOWN_FIELD";
 
+/// The code of what says where a page begins, and is no such place.
+pub(super) const BAD_CURSOR: &str = "BAD_CURSOR";
+
 /// What handlers return.
 pub type Answer<T> = Result<T, Problem>;
 
@@ -231,7 +234,7 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if let StoreError::BadCursor(_) = error {
-            return Self::new(StatusCode::BAD_REQUEST, "BAD_CURSOR", error.to_string());
+            return Self::new(StatusCode::BAD_REQUEST, BAD_CURSOR, error.to_string());
         }
         static FAILED: Seldom = Seldom::new();
         if let Some(requests) = FAILED.due(1) {

@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 
 use super::access::Operator;
 use super::body::{Id, Params, bounded};
-use super::error::{Answer, Problem, ProblemBody};
+use super::error::{Answer, BAD_CURSOR, Problem, ProblemBody};
 use super::page::{self, Page, address, percent_encode};
 use super::problems::{OfWorkspace, Operators};
 use super::views::EventBody;
@@ -99,7 +99,8 @@ async fn newest(
     params: &ListParams,
 ) -> Answer<Page<EventBody>> {
     let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
-    let events = registry.store.events(workspace, params.before.as_deref(), limit + 1).await?;
+    let events = registry.store.events(workspace, params.before.as_deref(), limit + 1).await;
+    let events = events.map_err(|e| no_place("before", params.before.as_deref(), page::LAST, e))?;
     let mut path = "/events".to_owned();
     if let Some(id) = workspace {
         path.push('/');
@@ -108,6 +109,14 @@ async fn newest(
     Ok(Page::new(events, limit, |last: &Event| {
         address(&path, &[("limit", Some(&limit.to_string())), ("before", Some(&last.id))])
     }))
+}
+
+/// Names what was to say where to begin, and is the id of no event.
+fn no_place(field: &str, given: Option<&str>, expected: &str, error: StoreError) -> Problem {
+    match error {
+        StoreError::BadCursor(_) => Problem::field(field, given.into(), expected).of_code(BAD_CURSOR),
+        other => other.into(),
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -143,7 +152,11 @@ pub(super) async fn stream(
     let permit = permit.map_err(|_| Problem::busy("BUSY", "too many event streams are open"))?;
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     let (after, unsent) = match resumed {
-        Some(id) => (Some(id.to_owned()), registry.store.events_after(Some(id), BATCH).await?),
+        Some(id) => {
+            let unsent = registry.store.events_after(Some(id), BATCH).await;
+            let expected = "the id of an event";
+            (Some(id.to_owned()), unsent.map_err(|e| no_place("Last-Event-ID", Some(id), expected, e))?)
+        }
         None => (registry.store.newest_event().await?, Vec::new()),
     };
     let keep_alive = (edge.config.idle() / 3).clamp(KEEP_ALIVE.0, KEEP_ALIVE.1);

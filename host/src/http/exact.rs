@@ -12,6 +12,7 @@ use std::sync::Arc;
 use axum::extract::{FromRef, FromRequest, MatchedPath, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -189,6 +190,14 @@ impl Queries {
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         let known = self.0.get(route).and_then(|calls| calls.get(method)).map_or(&[][..], Vec::as_slice);
+        for pair in parts.uri.query().unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // What is read below has other characters instead, which nobody has asked with.
+            if [name, value].into_iter().any(|text| percent_decode_str(text).decode_utf8().is_err()) {
+                let name = percent_decode_str(name).decode_utf8_lossy();
+                return Err(Problem::field(name, value.into(), "percent-encoded UTF-8"));
+            }
+        }
         let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "BAD_QUERY", e.body_text()))?;
         let mut seen = BTreeSet::new();

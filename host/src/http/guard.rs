@@ -19,6 +19,7 @@ use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
+use super::answers::Answers;
 use super::config::HttpConfig;
 use super::error::{Answer, Problem};
 use crate::metrics::Metrics;
@@ -89,6 +90,7 @@ where
             let refused = shared.count(route.as_ref(), too_many_headers(shared.headers));
             return Box::pin(std::future::ready(Ok(refused)));
         }
+        let answers = request.extensions().get::<Answers>().cloned();
         let ticket = Ticket::new(shared.clone());
         request.extensions_mut().insert(ticket.clone());
         let compiles = route.as_ref().is_some_and(|r| r.as_str().starts_with("/policies"));
@@ -104,6 +106,10 @@ where
                 Err(_) => Problem::busy("TIMED_OUT", "the host did not answer in time").into_response(),
             };
             ticket.leave();
+            // Here already, so that what is counted is what is answered.
+            if let Some(answers) = answers {
+                response = answers.hold(response);
+            }
             // Whoever is too slow or sends too much does not keep the connection.
             let cut_off = [StatusCode::REQUEST_TIMEOUT, StatusCode::PAYLOAD_TOO_LARGE];
             if version <= Version::HTTP_11 && cut_off.contains(&response.status()) {

@@ -3,13 +3,20 @@
 use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use uuid::Uuid;
+
+use super::error::{Answer, BAD_CURSOR, Problem};
 
 /// Most items of one page.
 pub(super) const MAX: u32 = 500;
 
 /// Items of a page where nothing else is asked for.
 pub(super) const DEFAULT: u32 = 100;
+
+/// What says where a page begins.
+pub(super) const LAST: &str = "the id of the last item of the page before, as its Link has it";
 
 /// One page, and where the next one begins.
 pub(super) struct Page<T> {
@@ -71,15 +78,21 @@ pub(super) fn address(path: &str, params: &[(&str, Option<&str>)]) -> String {
     address
 }
 
-/// RFC 3986: everything but the unreserved characters.
+/// RFC 3986: all but these is encoded.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 pub(super) fn percent_encode(into: &mut String, text: &str) {
-    use std::fmt::Write;
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            into.push(char::from(byte));
-        } else {
-            // Writing to a string can't fail.
-            let _ = write!(into, "%{byte:02X}");
-        }
+    into.extend(utf8_percent_encode(text, RESERVED));
+}
+
+/// Where a page begins: the id of an item, which need not be there any more.
+///
+/// # Errors
+/// What is no id: compared with ids it would list anything or nothing.
+pub(super) fn cursor(field: &str, given: Option<String>) -> Answer<Option<String>> {
+    let is_id = |text: &str| Uuid::try_parse(text).is_ok_and(|id| id.to_string() == text);
+    match given {
+        Some(text) if !is_id(&text) => Err(Problem::field(field, text.into(), LAST).of_code(BAD_CURSOR)),
+        given => Ok(given),
     }
 }

@@ -78,11 +78,11 @@ pub(super) struct Counted {
     /// Of the body's frame before.
     rest: Bytes,
     beat: InFlight,
-    _held: Held,
+    _held: Option<Held>,
 }
 
 impl Counted {
-    pub(super) fn new(body: Body, beat: InFlight, held: Held) -> Self {
+    pub(super) fn new(body: Body, beat: InFlight, held: Option<Held>) -> Self {
         Self { body, rest: Bytes::new(), beat, _held: held }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderValue, Version, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -33,7 +33,6 @@ use tower::Service;
 
 use super::answers::{Answers, Held};
 use super::config::HttpConfig;
-use super::error::Problem;
 use super::pulse::{Counted, InFlight, PIECE, Pulse, Turn};
 use super::unread::{Lent, Shelf};
 use super::{Api, router};
@@ -93,7 +92,7 @@ pub async fn serve_also(
             shutdown: shutdown.child_token(),
             header_read,
             idle,
-            answers: Arc::new(Answers::new(config, metrics.http_answer_bytes.clone())),
+            answers: Answers::new(config, metrics.http_answer_bytes.clone()),
             cut_off: cut_off.clone(),
         };
         let counted = Open::new(gauge.clone(), permit);
@@ -208,7 +207,7 @@ struct Connection {
     shutdown: CancellationToken,
     header_read: Duration,
     idle: Duration,
-    answers: Arc<Answers>,
+    answers: Answers,
     cut_off: Arc<CutOff>,
 }
 
@@ -222,7 +221,10 @@ impl Connection {
         let (router, answers, shelf) = (self.router, self.answers, Arc::new(Shelf::default()));
         let service = service_fn(|request: Request<Incoming>| {
             let mut beat = pulse.start();
-            let (request, shelf) = lend(request, &shelf);
+            let (mut request, shelf) = lend(request, &shelf);
+            if request.version() == Version::HTTP_2 {
+                request.extensions_mut().insert(answers.clone());
+            }
             let answers = answers.clone();
             let answer = router.clone().call(request);
             async move {
@@ -233,7 +235,7 @@ impl Connection {
                     follow(&shelf, &mut response).await;
                 }
                 beat.turn(Turn::Client);
-                Ok::<_, Infallible>(hold(&answers, response, beat))
+                Ok::<_, Infallible>(held(&answers, response, beat))
             }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
@@ -285,16 +287,10 @@ async fn follow(shelf: &Shelf, response: &mut Response) {
     }
 }
 
-/// The answer, counted as long as it is held; or another, where there is no room for it.
-fn hold(answers: &Arc<Answers>, response: Response, beat: InFlight) -> hyper::Response<Counted> {
-    let bytes = response.body().size_hint().lower();
-    let (response, held) = match answers.hold(bytes) {
-        Some(held) => (response, held),
-        None => {
-            let detail = "this connection has more answers unread than are kept for it";
-            (Problem::busy("BUSY", detail).into_response(), Held::nothing())
-        }
-    };
+/// The answer, counted as long as it is held.
+fn held(answers: &Answers, response: Response, beat: InFlight) -> hyper::Response<Counted> {
+    let mut response = answers.hold(response);
+    let held = response.extensions_mut().remove::<Held>();
     response.map(|body| Counted::new(body, beat, held))
 }
 

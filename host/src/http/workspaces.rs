@@ -213,7 +213,7 @@ pub(super) async fn list(
         provider: params.provider,
         parent_id: params.parent_id,
         include_removed: flag("include_removed", params.include_removed.as_deref())?,
-        after: params.after,
+        after: page::cursor("after", params.after)?,
         limit: limit + 1,
     };
     let found = registry.store.list(&filter).await?;

@@ -48,9 +48,13 @@ async fn over_http(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backen
     assert_eq!(delete(&drop).await.problem(), (409, "EFFECT_ENDED"));
     assert_eq!(stage.done(&workspace), 1);
 
-    for (query, field) in [("state=gone", "state"), ("limit=0", "limit"), ("before=x", "before")] {
+    for (query, field, code) in [
+        ("state=gone", "state", "INVALID_FIELD"),
+        ("limit=0", "limit", "INVALID_FIELD"),
+        ("before=x", "before", "BAD_CURSOR"),
+    ] {
         let refused = stage.host().get(&format!("/effects?{query}")).await;
-        assert_eq!(refused.problem(), (400, "INVALID_FIELD"), "{query}");
+        assert_eq!(refused.problem(), (400, code), "{query}");
         assert_eq!(refused.body["field"], field, "{refused:?}");
     }
 }

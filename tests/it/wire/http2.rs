@@ -166,10 +166,14 @@ async fn a_head_has_the_same_bounds() {
     assert!(client.answer(7).await.0);
 }
 
+async fn metrics(host: &TestHost) -> String {
+    let asked = host.client.get(format!("{}/metrics", host.url)).send().await.expect("an answer");
+    asked.text().await.expect("text")
+}
+
 /// Held answers, as the host counts them.
 async fn held(host: &TestHost) -> usize {
-    let asked = host.client.get(format!("{}/metrics", host.url)).send().await.expect("an answer");
-    let text = asked.text().await.expect("text");
+    let text = metrics(host).await;
     let line = text.lines().find_map(|line| line.strip_prefix("sprag_http_answer_bytes "));
     line.expect("the metric").parse().expect("a number")
 }
@@ -222,6 +226,13 @@ async fn unread_answers_are_bounded(
     let asked = connections * usize::try_from(each).expect("a few");
     assert!(room < asked && (connections..=room).contains(&given), "{given} of {asked}, room for {room}");
     assert_eq!(held(&host).await, given * one);
+    // Who got none is counted as such.
+    let counted = async |status: u16| -> usize {
+        let line = format!("sprag_http_requests_total{{route=\"/workspaces\",status=\"{status}\"}} ");
+        let metrics = metrics(&host).await;
+        metrics.lines().find_map(|l| l.strip_prefix(&line)?.parse().ok()).unwrap_or_default()
+    };
+    assert_eq!((counted(200).await, counted(503).await), (given + 1, asked - given));
     // Others do not notice.
     for _ in 0..3 {
         assert_eq!(host.get("/workspaces").await.ok().as_array().expect("a list").len(), 10);

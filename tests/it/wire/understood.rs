@@ -264,3 +264,61 @@ async fn a_field_that_comes_twice_is_refused() {
         assert!(answer.body["expected"].as_str().expect("words").contains("once"), "{answer:?}");
     }
 }
+
+/// A page begins behind an item; what is no id of one was compared with ids, and
+/// listed anything or nothing.
+#[rstest]
+#[tokio::test]
+async fn a_page_begins_at_an_id(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (id, _) = host.create(json!({ "name": "one" })).await;
+    let (second, _) = host.create(json!({ "name": "two" })).await;
+    for list in [
+        "/workspaces?after=".to_owned(),
+        "/decisions?after=".to_owned(),
+        format!("/workspaces/{id}/claims?before="),
+        "/events?before=".to_owned(),
+        format!("/events/{id}?before="),
+        "/effects?before=".to_owned(),
+    ] {
+        let field = if list.contains("after") { "after" } else { "before" };
+        for no_id in ["", "yesterday", "1x", "-", &id.to_uppercase(), &id.replace('-', ""), "0-0-0"] {
+            let refused = host.get(&format!("{list}{no_id}")).await;
+            assert_eq!(refused.problem(), (400, "BAD_CURSOR"), "{list}{no_id}");
+            assert_eq!((&refused.body["field"], &refused.body["value"]), (&json!(field), &json!(no_id)));
+        }
+    }
+    let refused = host.client.get(format!("{}/events/stream", host.url)).bearer_auth(ADMIN);
+    let refused = refused.header("last-event-id", "yesterday").send().await.expect("an answer");
+    let refused = crate::support::host::read(refused).await;
+    assert_eq!((refused.problem(), &refused.body["field"]), ((400, "BAD_CURSOR"), &json!("Last-Event-ID")));
+    // The item itself need not be there any more.
+    let listed = host.get(&format!("/workspaces?after={id}")).await.ok();
+    assert_eq!(listed[0]["id"], second);
+    let nobodys = "01a21320-1c1f-72bd-b251-0207dd38ffb6";
+    host.get(&format!("/workspaces?after={nobodys}")).await.ok();
+    host.get(&format!("/workspaces/{id}/claims?before={nobodys}")).await.ok();
+}
+
+/// What is no text would have been read as another one.
+#[tokio::test]
+async fn a_query_is_text() {
+    let scene = Scene::new().await;
+    let mut asked = 0;
+    for call in scene.operators() {
+        let body = (call.method != Method::GET).then(|| json!({}));
+        for name in call.parameters("query").into_iter().chain(["%ff"]) {
+            for value in ["%ff", "a%C3", "%ED%A0%80"] {
+                asked += 1;
+                let answer = scene.ask(&call, &format!("?{name}={value}"), body.clone()).await;
+                assert_eq!(answer.problem(), (400, "INVALID_FIELD"), "{} {}", call.method, call.route);
+                let named = if name == "%ff" { "\u{fffd}" } else { name };
+                assert_eq!((&answer.body["field"], &answer.body["value"]), (&json!(named), &json!(value)));
+            }
+        }
+    }
+    assert!(asked > 80, "{asked} queries");
+    let taken = scene.host.get("/workspaces?runtime=%C3%A9+%F0%9F%90%88").await.ok();
+    assert_eq!(taken, json!([]));
+}

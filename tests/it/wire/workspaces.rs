@@ -239,7 +239,6 @@ async fn operators_only() {
     let calls = [
         (post.clone(), "/workspaces".to_owned()),
         (get.clone(), "/workspaces".to_owned()),
-        (get.clone(), format!("/workspaces/{id}")),
         (Method::PATCH, format!("/workspaces/{id}")),
         (Method::DELETE, format!("/workspaces/{id}")),
         (get.clone(), "/events".to_owned()),
