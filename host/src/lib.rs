@@ -17,6 +17,7 @@ pub mod http;
 pub mod loops;
 pub mod machine;
 pub mod metrics;
+mod modes;
 pub mod outgoing;
 pub mod policy;
 pub mod provision;

@@ -2,7 +2,9 @@
 //! file for one host, a database and directories that are there, a configuration.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::json;
@@ -103,6 +105,85 @@ async fn the_folder_and_the_file_are_made_for_their_owner_alone(#[case] serves: 
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     }
     assert_eq!([mode("sprag.db"), mode("")], [0o600, 0o700]);
+}
+
+/// What an older version made with an ordinary umask. What a group may read is somebody's decision.
+#[rstest]
+#[case::everybody(0o644, 0o600)]
+#[case::everybody_all(0o777, 0o700)]
+#[case::a_group(0o640, 0o640)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_everybody_could_read_is_the_owners_again(#[case] before: u32, #[case] after: u32) {
+    let (dir, state) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let url = format!("sqlite:{}/sprag.db", dir.path().display());
+    let names = ["sprag.db", "sprag.db-wal", "sprag.db-shm", "sprag.db-host"];
+    let host = Process::start(&url, state.path(), "").await;
+    let (id, _) = host.create(json!({ "name": "w" })).await;
+    // Killed, it leaves its log.
+    host.kill().await;
+    for name in names {
+        let mode = std::fs::Permissions::from_mode(before);
+        std::fs::set_permissions(dir.path().join(name), mode).expect("setting the mode");
+    }
+    let host = Process::start(&url, state.path(), "").await;
+    host.admin(reqwest::Method::GET, &format!("workspaces/{id}"), None).await;
+    for name in names {
+        let mode = std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode() & 0o777;
+        assert_eq!(mode, after, "{name}: {mode:o}");
+        let says = |line: &str| line.contains("could read it") && line.contains(&format!("{name}\""));
+        assert_eq!(host.log().lines().any(says), before != after, "{name}: {}", host.log());
+    }
+    host.stop().await;
+}
+
+/// Of a file that is somebody else's the log says so; only root gets as far as that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_somebody_elses_is_said() {
+    let (dir, state) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let file = dir.path().join("sprag.db");
+    std::fs::write(&file, "").expect("writing");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).expect("setting the mode");
+    if std::os::unix::fs::chown(&file, Some(65_534), None).is_err() {
+        return;
+    }
+    let host = Process::start(&format!("sqlite:{}", file.display()), state.path(), "").await;
+    let mode = std::fs::metadata(&file).expect("the file").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o666, "{mode:o}");
+    let log = host.log();
+    let said = log.lines().find(|line| line.contains("chmod")).unwrap_or_else(|| panic!("{log}"));
+    assert!(said.contains("WARN") && said.contains("65534") && said.contains("sprag.db"), "{said}");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_directory_is_made_for_its_owner_and_another_is_left() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = dir.path().join("old");
+    std::fs::create_dir(&old).expect("a directory");
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).expect("setting the mode");
+    for (state, expected) in [(dir.path().join("new/below"), 0o700), (old, 0o755)] {
+        let url = format!("sqlite:{}/sprag.db", dir.path().display());
+        let mut host = tokio::process::Command::new(sprag_bin())
+            .args(["serve", "--listen", "127.0.0.1:0", "--database-url", &url])
+            .env("SPRAG_STATE_DIR", &state)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("a host");
+        let token = state.join("admin-token");
+        let made = async {
+            while !token.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), made).await.expect("a token in time");
+        let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&token)), (expected, 0o600));
+        let pid = host.id().expect("it runs").to_string();
+        assert!(Command::new("kill").arg(pid).status().expect("kill").success());
+        host.wait().await.expect("its end");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -189,7 +189,10 @@ fn given(token: &str) -> anyhow::Result<String> {
 
 /// The one in the state directory, made at first start.
 fn kept_token(state_dir: &Path) -> anyhow::Result<String> {
-    std::fs::create_dir_all(state_dir).with_context(|| format!("making {}", state_dir.display()))?;
+    // Its own, where it is new. One that is there may be anything, the working directory say;
+    // what is put into it is private by itself.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+    made.with_context(|| format!("making {}", state_dir.display()))?;
     let path = state_dir.join("admin-token");
     match Source::File(path.clone()).read() {
         Ok(token) => {

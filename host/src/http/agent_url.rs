@@ -27,6 +27,10 @@ pub(super) fn checked(url: String, link_local: bool) -> Answer<String> {
     if url.len() > MAX_URL {
         return refused(url, "at most 2048 bytes");
     }
+    // A browser leaves some out and writes others in another way, so it would call another address.
+    if url.contains(char::is_control) {
+        return refused(url, "an address without control characters");
+    }
     // As browsers read it: of 0xa9fea9fe, 2852039166 and 169.254.169.254 it makes one address.
     let parsed = Url::parse(&url).ok().filter(|parsed| ["http", "https"].contains(&parsed.scheme()));
     let Some(host) = parsed.as_ref().and_then(Url::host_str) else {

@@ -35,6 +35,9 @@ const MAX_WARNINGS: usize = 8;
 /// Characters of a value that a warning shows.
 const SHOWN: usize = 100;
 
+/// Stands for what no text can hold; a warning says where.
+const REPLACEMENT: &str = "\u{fffd}";
+
 /// None: not said. Some(None): `null`, which clears it.
 pub(super) type Said<T> = Option<Option<T>>;
 
@@ -109,7 +112,7 @@ impl Warnings {
     fn sample(&mut self, field: &'static str, said: Said<String>) -> Option<String> {
         let mut text = said?.unwrap_or_default();
         if text.contains('\0') {
-            let taken = text.replace('\0', "\u{fffd}");
+            let taken = text.replace('\0', REPLACEMENT);
             self.add(field, text.into(), taken.as_str().into(), "a text without NUL");
             text = taken;
         }
@@ -260,15 +263,25 @@ fn leniently(bytes: &Bytes, error: &serde_json::Error) -> Answer<(HeartbeatBody,
         })?,
         None => None,
     };
+    let broken = std::str::from_utf8(bytes).is_err();
+    let people = |field: &'static str, to: &mut Warnings| -> Said<String> {
+        let said: Said<String> = fields.read(field, "a text", to, json);
+        if let Some(Some(text)) = said.as_ref().filter(|_| broken)
+            && text.contains(REPLACEMENT)
+        {
+            to.add(field, text.as_str().into(), text.as_str().into(), "text in UTF-8");
+        }
+        said
+    };
     let to = &mut warnings;
     let body = HeartbeatBody {
         workspace_id,
         error_rate: fields.read("error_rate", "a number from 0 to 1", to, number),
-        sample_error: fields.read("sample_error", "a text", to, json),
+        sample_error: people("sample_error", to),
         active_tasks: fields.read("active_tasks", "a whole number", to, number),
         uptime_seconds: fields.read("uptime_seconds", "a number of seconds", to, number),
-        current_task: fields.read("current_task", "a text", to, json),
-        runtime_state: fields.read("runtime_state", "a text", to, json),
+        current_task: people("current_task", to),
+        runtime_state: people("runtime_state", to),
         mcp_server_present: fields.read("mcp_server_present", "true or false", to, json),
         model_present: fields.read("model_present", "true or false", to, json),
         loaded_mcp_tools: fields.read("loaded_mcp_tools", "a list of tool names, or their number", to, tools),

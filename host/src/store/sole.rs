@@ -9,6 +9,8 @@ use std::str::FromStr as _;
 
 use sqlx::sqlite::SqliteConnectOptions;
 
+use crate::modes;
+
 /// Why this process does not have the database to itself.
 #[derive(Debug, thiserror::Error)]
 pub enum SoleError {
@@ -39,11 +41,18 @@ impl Sole {
         let failed = |error| SoleError::Io { file: file.display().to_string(), error };
         make(&file).map_err(failed)?;
         // The same file by another path is the same.
-        let mut beside = file.canonicalize().map_err(failed)?.into_os_string();
-        beside.push("-host");
-        let beside = PathBuf::from(beside);
-        let open =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&beside);
+        let real = file.canonicalize().map_err(failed)?;
+        let lock_file = beside(&real, "-host");
+        for name in ["", "-wal", "-shm", "-journal", "-host"] {
+            modes::tighten(&beside(&real, name));
+        }
+        let open = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_file);
         let mut lock = open.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -61,6 +70,12 @@ impl Sole {
     }
 }
 
+fn beside(file: &Path, name: &str) -> PathBuf {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(name);
+    beside.into()
+}
+
 fn sqlite_file(url: &str) -> Option<PathBuf> {
     let rest = url.strip_prefix("sqlite:")?;
     let named = !rest.trim_start_matches("//").is_empty() && !rest.contains("memory");
@@ -69,7 +84,7 @@ fn sqlite_file(url: &str) -> Option<PathBuf> {
 }
 
 /// Makes the file, and the folder that it lies in, for nobody but its owner: SQLite
-/// gives its log the same mode. What is there stays as it is.
+/// gives its log the same mode. What is there is left to [`modes::tighten`].
 pub(super) fn make(file: &Path) -> io::Result<()> {
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -1,7 +1,7 @@
 //! An agent's token: in its environment, and while it runs in the file in which
 //! agents of the field look for it, and nowhere else.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -132,4 +132,41 @@ async fn what_was_never_started_leaves_none() {
     let p = outside.process(|settings| settings.command = vec!["/nowhere/agent".to_owned()]);
     assert_eq!(refused(p.start(&call("w", "1.1", "k1"), "a", &spec()).await), "spawn_failed");
     assert_eq!(holding(outside.dir.path(), TOKEN), "");
+}
+
+/// What an older version made so that everybody could read it is mended when the
+/// provider is set up; what the agent made in its directory is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_directories_and_logs_are_the_owners_again() {
+    let outside = Outside::new(Kind::Process).await;
+    let p = outside.provider();
+    p.start(&call("w", "1.1", "k1"), "a", &spec()).await.expect("a start");
+    let place = outside.place("w", "a");
+    std::fs::write(place.join("report"), "").expect("writing");
+    let elsewhere = outside.dir.path().join("lost+found");
+    std::fs::create_dir(&elsewhere).expect("a directory");
+    let workspace = outside.dir.path().join("w");
+    let mode_of = |path: &Path| path.metadata().expect("it is there").mode() & 0o777;
+    let set = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("setting the mode");
+    };
+    for dir in [&workspace, &place, &elsewhere, outside.dir.path()] {
+        set(dir, 0o755);
+    }
+    for file in ["agent.log", "lock", "report"] {
+        set(&place.join(file), 0o644);
+    }
+    let p = outside.provider();
+    for (path, mode) in [
+        (&workspace, 0o700),
+        (&place, 0o700),
+        (&place.join("agent.log"), 0o600),
+        (&place.join("lock"), 0o600),
+        (&place.join("report"), 0o644),
+        (&elsewhere, 0o755),
+    ] {
+        assert_eq!(mode_of(path), mode, "{}", path.display());
+    }
+    assert_eq!(mode_of(outside.dir.path()), 0o755, "it may hold other things");
+    assert_eq!(p.status("w", "a").await, Ok(running("w", "a")));
 }

@@ -43,6 +43,8 @@ fn fields(warnings: &Value) -> Vec<&str> {
 #[case("\"uptime_seconds\": true", "uptime_seconds", json!(77))]
 #[case("\"sample_error\": 7", "sample_error", json!("before"))]
 #[case("\"sample_error\": \"a\\u0000b\"", "sample_error", json!("a\u{fffd}b"))]
+#[case("\"current_task\": \"\\u0000\"", "current_task", json!("\u{fffd}"))]
+#[case("\"runtime_state\": \"wedged\\u0000\"", "runtime_state", json!("before"))]
 #[case("\"sample_error\": \"\\ud800\"", "sample_error", json!("before"))]
 #[case("\"current_task\": [\"x\"]", "current_task", json!("before"))]
 #[case("\"runtime_state\": {}", "runtime_state", json!("before"))]
@@ -215,4 +217,50 @@ async fn a_long_sample_is_cut_and_not_refused() {
     assert_eq!(send(&host, HEARTBEAT, "stranger", body).await.problem(), (401, "UNAUTHORIZED"));
     let card = json!({ "name": "one", "labels": { "a": "x".repeat(100_000) } });
     assert_eq!(host.call(Method::POST, "/workspaces", Some(ADMIN), Some(card)).await.problem().0, 413);
+}
+
+/// Nothing becomes another character in silence: neither a byte that is no text, nor a NUL.
+#[rstest]
+#[tokio::test]
+async fn what_no_text_holds_is_said(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let (id, token) = host.create(json!({ "name": "one" })).await;
+    let body = [
+        format!("{{\"workspace_id\":\"{id}\",\"sample_error\":\"a").as_bytes(),
+        b"\xff",
+        "\",\"current_task\":\"\u{fffd} of its own\",\"active_tasks\":4}".as_bytes(),
+    ]
+    .concat();
+    let request = host.client.post(format!("{}{HEARTBEAT}", host.url)).bearer_auth(&token).body(body);
+    let answer = crate::support::host::read(request.send().await.expect("an answer")).await.ok();
+    assert!(fields(&answer["warnings"]).contains(&"sample_error"), "{answer}");
+    assert_eq!(answer["warnings"][0]["expected"], "text in UTF-8", "{answer}");
+    let held = row(&host, &id).await;
+    assert_eq!((&held["sample_error"], &held["active_tasks"]), (&json!("a\u{fffd}"), &json!(4)));
+    // Where its own text has that character, it is as it was said.
+    let own = json!({ "workspace_id": id, "sample_error": "\u{fffd}" });
+    let answer = host.agent(HEARTBEAT, Some(&token), own).await.ok();
+    assert!(answer.get("warnings").is_none(), "{answer}");
+
+    // A card holds it; an address with it is none; an id with it is nobody's.
+    let card = json!({ "name": "a\0b", "c\0": ["\0"] });
+    let register = |url: &str| json!({ "id": id, "url": url, "agent_card": card });
+    let refused = host.agent(REGISTER, Some(&token), register("http://agent/\0")).await;
+    assert_eq!((refused.problem(), &refused.body["field"]), ((400, "INVALID_FIELD"), &json!("url")));
+    host.agent(REGISTER, Some(&token), register("http://agent/")).await.ok();
+    assert_eq!(row(&host, &id).await["agent_card"], card);
+    let update = json!({ "workspace_id": id, "agent_card": { "n": "\0" } });
+    host.agent("/registry/update-card", Some(&token), update).await.ok();
+    assert_eq!(row(&host, &id).await["agent_card"], json!({ "n": "\0" }));
+    for (path, field) in
+        [(REGISTER, "id"), (HEARTBEAT, "workspace_id"), ("/registry/update-card", "workspace_id")]
+    {
+        let body = json!({ field: format!("{id}\0"), "agent_card": {} });
+        assert_eq!(
+            host.agent(path, Some(&token), body).await.problem(),
+            (404, "WORKSPACE_NOT_FOUND"),
+            "{path}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ const HOST: &str = "host/src/";
 const LAYERS: [&[&str]; 9] = [
     &["machine"],
     &["facts"],
-    &["clock", "die_at", "errors", "metrics", "secret", "seldom", "written"],
+    &["clock", "die_at", "errors", "metrics", "modes", "secret", "seldom", "written"],
     &["outgoing"],
     &["store", "policy", "provision"],
     &["advance", "recovery", "heartbeats", "revisions", "claims", "effects", "replay"],

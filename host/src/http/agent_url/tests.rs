@@ -16,6 +16,9 @@ fn what_cannot_is_refused() {
     for url in no_url {
         assert!(checked(url.to_owned(), true).is_err(), "{url}");
     }
+    for text in ["http://a/\0", "http://a/b\0c?d", "http://a\n.b/", "http://a/\t", "http://a/\u{7f}"] {
+        assert!(checked(text.to_owned(), true).is_err(), "{text:?}");
+    }
     let long = format!("http://a/{}", "x".repeat(2_048));
     assert!(checked(long, true).is_err());
 }

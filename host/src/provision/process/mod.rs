@@ -41,6 +41,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Answer, BoxSpec, BoxState, BoxStatus, Call, Plugin, ProviderError, Provisioner, check_key};
+use crate::modes;
 use journal::{Admission, Journal, Open, Outcome};
 use place::Place;
 
@@ -70,6 +71,7 @@ pub struct Process(Arc<Settings>);
 
 impl Process {
     pub fn new(settings: Settings) -> Self {
+        tighten(&settings.dir);
         Self(Arc::new(settings))
     }
 
@@ -275,6 +277,21 @@ fn replayed<T: DeserializeOwned>(outcome: Outcome) -> Result<T, ProviderError> {
     match outcome {
         Outcome::Done(value) => serde_json::from_value(value).map_err(|e| unknown(e.into())),
         Outcome::Refused { code, detail } => Err(ProviderError::Refused { code, detail }),
+    }
+}
+
+/// Mends what everybody could read: the workspaces' directories, and in them what
+/// an older version made. Not DIR itself, which may hold other things.
+fn tighten(dir: &Path) {
+    let workspaces = files::names(dir).unwrap_or_default();
+    for workspace in workspaces.into_iter().filter(|name| names::decode(name).is_some()) {
+        let workspace = dir.join(workspace);
+        modes::tighten(&workspace);
+        modes::tighten(&workspace.join("lock"));
+        for name in files::names(&workspace.join("boxes")).unwrap_or_default() {
+            let place = Place::of(&workspace, &name);
+            [place.dir.clone(), place.log(), place.lock()].iter().for_each(|path| modes::tighten(path));
+        }
     }
 }
 
