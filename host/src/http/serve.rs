@@ -281,8 +281,9 @@ fn lend(request: Request<Incoming>, shelf: &Arc<Shelf>) -> (Request<Body>, Optio
 
 /// Sees to it that another request can follow, or says that none can.
 async fn follow(shelf: &Shelf, response: &mut Response) {
-    let closes = response.headers().contains_key(header::CONNECTION);
-    if !closes && !shelf.clear().await {
+    if response.headers().contains_key(header::CONNECTION) {
+        shelf.forget();
+    } else if !shelf.clear().await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -25,7 +25,13 @@ const REST_TIME: Duration = Duration::from_secs(1);
 
 /// Where a body comes back to.
 #[derive(Default)]
-pub(super) struct Shelf(Mutex<Option<Left>>);
+pub(super) struct Shelf(Mutex<Option<Rest>>);
+
+enum Rest {
+    Unread(Left),
+    /// Where a body did not go on as it must, nobody knows where the next request begins.
+    Broken,
+}
 
 struct Left {
     body: Incoming,
@@ -56,9 +62,13 @@ impl HttpBody for Lent {
         let Some(left) = &mut self.left else { return Poll::Ready(None) };
         left.begun = true;
         let frame = Pin::new(&mut left.body).poll_frame(cx);
-        // Broken is an end as well: nothing follows.
-        if let Poll::Ready(None | Some(Err(_))) = frame {
-            self.left = None;
+        match frame {
+            Poll::Ready(None) => self.left = None,
+            Poll::Ready(Some(Err(_))) => {
+                self.left = None;
+                self.shelf.put(Rest::Broken);
+            }
+            _ => {}
         }
         frame
     }
@@ -75,17 +85,33 @@ impl HttpBody for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(left) = self.left.take().filter(|left| !left.body.is_end_stream()) {
-            *self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+            self.shelf.put(Rest::Unread(left));
         }
     }
 }
 
 impl Shelf {
+    fn put(&self, rest: Rest) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+    }
+
+    fn take(&self) -> Option<Rest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Lets go of what is left, for which the connection would wait.
+    pub(super) fn forget(&self) {
+        drop(self.take());
+    }
+
     /// Reads what is left of a body that was lent, if it is little; whether the
     /// next request can follow it.
     pub(super) async fn clear(&self) -> bool {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Left { mut body, begun }) = left else { return true };
+        let Left { mut body, begun } = match self.take() {
+            None => return true,
+            Some(Rest::Broken) => return false,
+            Some(Rest::Unread(left)) => left,
+        };
         // A client that was not told to go on may send its body, or may not.
         if !begun || body.size_hint().lower() > REST_BYTES as u64 {
             return false;

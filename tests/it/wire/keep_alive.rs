@@ -160,6 +160,28 @@ async fn a_large_rest_says_that_it_closes(
         client.send(&body).await;
         let seen = client.answer().await.unwrap_or_else(|| panic!("request {n} was closed in silence"));
         assert_eq!(seen, Seen { status, closes: true }, "request {n}");
+        assert_eq!(client.answer().await, None, "and it does close");
+    }
+}
+
+/// What is cut off does not lie about until it counts as idle.
+#[rstest]
+#[case::too_large("content-length: 1000000000\r\n", "abc", 413)]
+#[case::too_slow("content-length: 5\r\n", "abc", 408)]
+#[case::slow_chunks("transfer-encoding: chunked\r\n", "1\r\n", 408)]
+#[case::no_chunk("transfer-encoding: chunked\r\n", "zz\r\nabc\r\n0\r\n\r\n", 400)]
+#[case::no_chunk_of_this_world("transfer-encoding: chunked\r\n", "fffffffffffffffffff\r\n", 400)]
+#[tokio::test]
+async fn who_is_cut_off_is_closed(#[case] field: &str, #[case] body: &str, #[case] status: u16) {
+    let db = TestDb::new(Backend::Sqlite).await;
+    let http = HttpConfig { body_bytes: 10_000, body_read_ms: 200, ..HttpConfig::default() };
+    let host = TestHost::start(&db, Setup { http, ..Setup::default() }).await;
+    for line in ["POST /workspaces", "POST /registry/heartbeat"] {
+        let mut client = Client::connect(&host).await;
+        client.send(&head(line, ADMIN, field)).await;
+        client.send(body.as_bytes()).await;
+        assert_eq!(client.answer().await, Some(Seen { status, closes: true }), "{line}");
+        assert_eq!(client.answer().await, None, "{line}: and it does close");
     }
 }
 
