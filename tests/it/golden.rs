@@ -312,9 +312,11 @@ async fn run(fleet: &Fleet, advance: &Advance, runtime: &str, from: Status, scen
         Row::Boxed => Some("instance_id = 'i-1'"),
         Row::Plain | Row::BelowPaused => None,
     };
-    if let Some(set) = set {
-        fleet.db.sql(&format!("UPDATE workspaces SET {set} WHERE id = '{}'", made.id)).await;
-    }
+    // As [`timeless`] has it: in its status for a thousand seconds.
+    let set = set.map_or(String::new(), |set| format!(", {set}"));
+    let sql =
+        format!("UPDATE workspaces SET status_since = status_since - 1000000{set} WHERE id = '{}'", made.id);
+    fleet.db.sql(&sql).await;
     advance.workspace(&made.id, &scenario.cause, None).await.expect("answered");
     made.id
 }
@@ -380,6 +382,9 @@ fn reason(verdict: &Verdict) -> Option<&Reason> {
 #[case("silence", "external at its window", "external just within its window")]
 #[case("instances", "its own box, gone", "its own box, running")]
 #[case("instances", "its own box, gone", "another box, gone")]
+#[case("instances", "heard of at heard-within", "heard of just within heard-within")]
+#[case("instances", "came to life at heard-within", "came to life just within heard-within")]
+#[case("instances", "a boot at its grace", "a boot just within its grace")]
 #[case("provisioning-timeout", "at the limit", "just within the limit")]
 #[case("provisioning-timeout", "hermes at its limit", "hermes just within its limit")]
 #[case("idle", "at the least wait", "just within the least wait")]

@@ -8,10 +8,17 @@
 //!
 //! Not believed, and so an abstention, is an answer about an instance that is
 //! not the row's; one within `grace` of the row's coming into its status, since
-//! a provider may list a new box late; and one while the last heartbeat is
-//! younger than `heard-within` (of a boot: its own, not one of the box before).
-//! Both are off at 0. The box of runtime `external` is not the platform's.
+//! a provider may list a new box late; and one while the agent's last word is
+//! younger than `heard-within`: its last heartbeat, or what brought its row to
+//! life (of a boot: a heartbeat of its own, not one of the box before). Both are
+//! off at 0. The box of runtime `external` is not the platform's.
 //! Everything else: abstain.
+//!
+//! Many a provider answers from a copy that lags. An agent that heartbeats every
+//! 30 s, as those of the field do, is never silent for 45 s while it lives; and
+//! one that is gone has been silent for longer when the loop asks again, a minute
+//! later. So no answer alone takes down what speaks, and what is gone is found
+//! before or about when `silence` would. A boot has 30 s to be listed at all.
 
 use std::time::Duration;
 
@@ -21,9 +28,9 @@ sprag_policy::settings! {
     /// When a provider is believed.
     pub struct Settings {
         /// How long after a row came into its status its box may be not running yet.
-        pub grace: Duration = Duration::ZERO,
-        /// How young a heartbeat has to be to prove that the box runs all the same; 0 for never.
-        pub heard_within: Duration = Duration::ZERO,
+        pub grace: Duration = Duration::from_secs(30),
+        /// How young an agent's word has to be to prove that the box runs all the same; 0 for never.
+        pub heard_within: Duration = Duration::from_secs(45),
     }
 }
 
@@ -77,9 +84,12 @@ fn is_its_own(probe: &Probe, row: &Workspace) -> bool {
 fn is_believed(request: &Request<Settings>) -> bool {
     let ago = |time| Duration::from_millis(request.now.saturating_sub(time));
     let row = &request.workspace;
-    // What was heard before a boot began, the box before it said.
-    let its_own = |at: &u64| row.status != Status::Provisioning || *at >= row.status_since;
-    let heard = row.last_heartbeat_at.filter(its_own);
+    let heard = match row.status {
+        // What was heard before a boot began, the box before it said.
+        Status::Provisioning => row.last_heartbeat_at.filter(|at| *at >= row.status_since),
+        // To life it came by what its agent said, which need not have been a heartbeat.
+        _ => row.last_heartbeat_at.max(Some(row.status_since)),
+    };
     ago(row.status_since) >= request.settings.grace
         && heard.is_none_or(|at| ago(at) >= request.settings.heard_within)
 }

@@ -11,8 +11,13 @@ fn probed(instance: &str, running: bool) -> Ask {
     Ask::at(Online).because(Cause::Probed(Probe { instance_id: instance.to_owned(), running }))
 }
 
+/// Nothing is doubted unless a test says so.
 fn gone() -> Ask {
-    probed("i-1", false)
+    trusting(probed("i-1", false))
+}
+
+fn trusting(ask: Ask) -> Ask {
+    ask.setting("grace", Duration::ZERO).setting("heard-within", Duration::ZERO)
 }
 
 /// A boot since a minute ago, whose box is not running.
@@ -49,7 +54,7 @@ fn a_boot_without_its_box_has_failed() {
         assert_eq!(code_of(&ended().kind(kind), Failed).as_deref(), Some("boot-failed"));
     }
     let running = probed("i-1", true).workspace(|row| row.status = Provisioning);
-    let another = probed("i-2", false).workspace(|row| row.status = Provisioning);
+    let another = trusting(probed("i-2", false)).workspace(|row| row.status = Provisioning);
     for ask in [running, another, ended().runtime("external")] {
         assert_eq!(code_of(&ask, Failed), None);
     }
@@ -78,6 +83,7 @@ fn what_is_said_of_another_instance_proves_nothing() {
         let id = id.map(str::to_owned);
         ask.workspace(|row| row.instance_id = id)
     };
+    let probed = |instance: &str, running| trusting(probed(instance, running));
     assert_eq!(code(&probed("i-2", false)), None);
     assert_eq!(code(&probed("I-1", false)), None);
     assert_eq!(code(&probed("", false)), None);
@@ -98,20 +104,24 @@ fn a_new_status_has_its_grace() {
     let grace = |millis| since(millis).setting("grace", Duration::from_secs(30));
     assert_eq!(code(&grace(29_999)), None);
     assert_eq!(code(&grace(30_000)).as_deref(), Some("box-not-running"));
-    assert_eq!(code(&since(0)).as_deref(), Some("box-not-running"), "none unless it is set");
+    assert_eq!(code(&since(0)).as_deref(), Some("box-not-running"), "none where it is off");
     // A clock that went back proves nothing.
     let later = gone().workspace(|row| row.status_since = NOW + 60_000);
     assert_eq!(code(&later.setting("grace", Duration::from_secs(30))), None);
 }
 
 #[test]
-fn a_young_heartbeat_outweighs_the_provider_on_request() {
+fn a_young_heartbeat_outweighs_the_provider() {
     let heard = |ago: Option<u64>| gone().workspace(|row| row.last_heartbeat_at = ago.map(|ago| NOW - ago));
     let doubted = |ago| heard(ago).setting("heard-within", Duration::from_secs(20));
     assert_eq!(code(&doubted(Some(19_999))), None);
     assert_eq!(code(&doubted(Some(20_000))).as_deref(), Some("box-not-running"));
     assert_eq!(code(&doubted(None)).as_deref(), Some("box-not-running"), "it never spoke");
-    assert_eq!(code(&heard(Some(0))).as_deref(), Some("box-not-running"), "off unless it is set");
+    assert_eq!(code(&heard(Some(0))).as_deref(), Some("box-not-running"), "off at 0");
+    // A registration is a word as well, before the first heartbeat.
+    let came = |ago: u64| doubted(None).workspace(|row| row.status_since = NOW - ago);
+    assert_eq!(code(&came(19_999)), None);
+    assert_eq!(code(&came(20_000)).as_deref(), Some("box-not-running"));
 }
 
 #[test]
@@ -125,13 +135,30 @@ fn other_candidates_and_other_causes_are_left_to_others() {
 }
 
 #[test]
-fn it_is_asked_about_probes_only_and_trusts_them_by_default() {
+fn an_agent_that_speaks_every_half_minute_survives_a_provider_that_lags() {
+    let at = |heard: u64| probed("i-1", false).workspace(|row| row.last_heartbeat_at = Some(NOW - heard));
+    for late in [0, 30_000, 44_999] {
+        assert_eq!(code(&at(late)), None, "{late}");
+    }
+    // A minute later it is asked about again: by then it has spoken, or it is gone.
+    assert_eq!(code(&at(45_000)).as_deref(), Some("box-not-running"));
+    let boot = |since: u64| {
+        let boot = probed("i-1", false)
+            .workspace(|row| (row.status, row.status_since) = (Provisioning, NOW - since));
+        boot.workspace(|row| row.last_heartbeat_at = None)
+    };
+    assert_eq!(code_of(&boot(29_999), Failed), None);
+    assert_eq!(code_of(&boot(30_000), Failed).as_deref(), Some("boot-failed"));
+}
+
+#[test]
+fn it_is_asked_about_probes_only() {
     let manifest = manifest::<Instances>();
     let [interest] = manifest.interests.as_slice() else { panic!("{manifest:?}") };
     assert_eq!(interest.causes, [CauseKind::Probed]);
     assert_eq!(interest.statuses, [Provisioning, Online, Degraded]);
     let settings: Vec<_> = manifest.settings.iter().map(|s| (s.name.as_str(), s.default.clone())).collect();
-    assert_eq!(settings, [("grace", Setting::Duration(0)), ("heard-within", Setting::Duration(0))]);
+    assert_eq!(settings, [("grace", Setting::Duration(30_000)), ("heard-within", Setting::Duration(45_000))]);
     let thresholds: Vec<_> = manifest.thresholds.iter().map(|t| t.setting.as_str()).collect();
     assert_eq!(thresholds, ["grace", "heard-within"]);
 }

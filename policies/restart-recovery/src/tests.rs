@@ -1,14 +1,17 @@
 //! Every loss, every switch, and what is no loss.
 
-use sprag_policy::testing::{Ask, AskRecovery, command, heartbeat, ready};
+use sprag_policy::testing::{Ask, AskRecovery, NOW, command, heartbeat, ready};
 use sprag_policy::{Setting, Settings as _};
 
 use super::*;
 use Status::*;
 
+fn gone() -> Cause {
+    Cause::Probed(Probe { instance_id: "i-1".to_owned(), running: false })
+}
+
 /// Each loss: from where, why, to where, its code and its switch.
 fn losses() -> [(Status, Cause, Status, &'static str, &'static str); 6] {
-    let gone = || Cause::Probed(Probe { instance_id: "i-1".to_owned(), running: false });
     [
         (Online, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
         (Degraded, Cause::Silence(90_000), Offline, "went-silent", "after-silence"),
@@ -34,6 +37,7 @@ fn a_lost_box_is_restarted_unless_that_is_switched_off() {
     for (from, cause, to, expected, own) in losses() {
         for kind in ["workspace", "platform"] {
             let ask = Ask::at(from).kind(kind).because(cause.clone());
+            let ask = ask.workspace(|row| row.last_heartbeat_at = Some(NOW - 90_000));
             let ask = ask.setting(own, true);
             assert_eq!(code(&ask.clone().moved(to, "gone")).as_deref(), Some(expected), "{cause:?}");
             for switch in SWITCHES {
@@ -43,6 +47,32 @@ fn a_lost_box_is_restarted_unless_that_is_switched_off() {
             }
         }
     }
+}
+
+#[test]
+fn what_was_heard_of_a_moment_ago_keeps_its_box() {
+    for (from, cause, to, expected, _) in losses() {
+        if !matches!(cause, Cause::Probed(_)) {
+            continue;
+        }
+        let heard = |ago: u64, since: u64| {
+            let ask = Ask::at(from).because(cause.clone());
+            let ask = ask.workspace(|row| row.last_heartbeat_at = Some(NOW - ago));
+            ask.workspace(|row| row.status_since = NOW - since).moved(to, "gone")
+        };
+        assert_eq!(code(&heard(44_999, 100_000)), None, "{from:?}");
+        assert_eq!(code(&heard(45_000, 100_000)).as_deref(), Some(expected), "{from:?}");
+        // Of a boot only its own word counts.
+        let before = (from == Provisioning).then_some(expected);
+        assert_eq!(code(&heard(10_000, 9_999)).as_deref(), before, "{from:?}");
+    }
+    let off = Ask::at(Online).because(gone()).setting("heard-within", Duration::ZERO);
+    let off = off.workspace(|row| row.last_heartbeat_at = Some(NOW)).moved(Offline, "gone");
+    assert_eq!(code(&off).as_deref(), Some("box-not-running"));
+    // Silence speaks for itself, however short the window.
+    let silent = Ask::at(Online).because(Cause::Silence(5_000));
+    let silent = silent.workspace(|row| row.last_heartbeat_at = Some(NOW - 5_000)).moved(Offline, "gone");
+    assert_eq!(code(&silent).as_deref(), Some("went-silent"));
 }
 
 #[test]
@@ -108,6 +138,7 @@ fn it_is_asked_about_losses_only() {
     let expected = [
         ("after-silence", Setting::Flag(true)),
         ("after-probed", Setting::Flag(true)),
+        ("heard-within", Setting::Duration(45_000)),
         ("after-failed-boot", Setting::Flag(true)),
         ("after-provisioning-for", Setting::Flag(false)),
         ("while-down", Setting::Flag(true)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rstest::rstest;
 use sprag::advance::Advanced;
-use sprag::facts::{Cause, Readiness};
+use sprag::facts::{Cause, Heartbeat, Readiness};
 use sprag::loops::{BrakeConfig, LoopsConfig};
 use sprag::machine::Status;
 use sprag::provision::BoxState;
@@ -13,7 +13,9 @@ use sprag::store::Backend;
 
 use super::provider::Says;
 use super::race::{Rival, against, outrun};
-use super::{MINUTE, Watch, both, boxed, fleet, flipped, left, nothing, pass, patient, seen, set};
+use super::{
+    MINUTE, SECOND, Watch, both, boxed, fleet, flipped, heard, left, nothing, pass, patient, seen, set,
+};
 use crate::claims::Scene;
 use crate::support::fleet::{Fleet, Made};
 
@@ -34,6 +36,7 @@ async fn a_row_without_its_box_goes_offline(
 ) {
     let fleet = fleet(backend).await;
     let made = boxed(&fleet, "claude-code", from).await;
+    pass(&fleet, MINUTE).await;
     let before = seen(&fleet, &made.id).await;
     let watch = Watch::over(&fleet, fleet.advance.clone()).await;
     assert_eq!(watch.tick("instances").await, flipped(1));
@@ -130,6 +133,52 @@ async fn a_boot_that_comes_up_while_the_provider_is_asked_is_left(
     });
     assert_eq!(watch.tick("instances").await, left(1, "moved"));
     assert_eq!(fleet.row(&made.id).await.workspace.status, Status::Online);
+}
+
+/// A provider that answers from a copy that lags says "stopped" for three minutes, beginning with the
+/// start of the box, of an agent that registers and heartbeats every half minute: with what we ship
+/// nothing flips and nothing is restarted, however often it is asked.
+#[rstest]
+#[tokio::test]
+async fn an_agent_that_heartbeats_survives_a_provider_that_lags(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(true, false)] degraded: bool,
+) {
+    let fleet = fleet(backend).await;
+    let made = boxed(&fleet, "claude-code", Status::Provisioning).await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    let error_rate = if degraded { 0.9 } else { 0.0 };
+    let mut asked = 0;
+    for second in 0..180_u64 {
+        pass(&fleet, SECOND).await;
+        match second {
+            5 => {
+                let registered = Cause::Registered(Readiness::default());
+                let moved = fleet.advance.workspace(&made.id, &registered, None).await.expect("answered");
+                assert!(matches!(moved, Advanced::Moved { to: Status::Online, .. }), "{moved:?}");
+            }
+            _ if second > 5 && (second - 5).is_multiple_of(30) => {
+                heard(&fleet, &made, Heartbeat { error_rate, ..Heartbeat::default() }).await;
+            }
+            _ => {}
+        }
+        // As if somebody's loops ticked every second; or the host's own, whatever second they fall into.
+        set(&fleet, &made.id, "probe_at = 0").await;
+        let tally = watch.tick("instances").await;
+        assert_eq!((tally.looked, tally.flipped), (1, 0), "second {second}: {tally:?}");
+        asked += 1;
+    }
+    assert_eq!(watch.provider.asked().len(), asked);
+    let after = seen(&fleet, &made.id).await;
+    let restarts = after.owed.iter().filter(|effect| effect.kind == "restart").count();
+    assert_eq!(restarts, 0);
+    let moves = after.events.iter().filter(|event| event.cause == "probed").count();
+    let lives = if degraded { Status::Degraded } else { Status::Online };
+    assert_eq!((moves, after.row.workspace.status), (0, lives));
+
+    // The answer was not wrong for ever: once the agent is gone too, the next tick finds it.
+    pass(&fleet, MINUTE).await;
+    assert_eq!(watch.tick("instances").await, flipped(1));
 }
 
 /// Raced while the provider is asked: the row is read again, and the tally says why it is left.
@@ -312,9 +361,12 @@ async fn a_box_that_died_is_started_again(#[values(Backend::Sqlite, Backend::Pos
     scene.plane.end("red", &old.id, &old.at.instance);
     scene
         .until("its box is missed", async || {
-            // The host's own first tick may have listed the row before.
-            scene.db.sql("UPDATE workspaces SET probe_at = 0").await;
-            scene.host().loops.tick("instances").await.expect("the loop").expect("a tick").flipped == 1
+            // As if a minute had passed; the host's own first tick may be the one that sees it.
+            let passed = "status_since = status_since - 60000, last_heartbeat_at = last_heartbeat_at - 60000";
+            scene.db.sql(&format!("UPDATE workspaces SET probe_at = 0, {passed}")).await;
+            scene.host().loops.tick("instances").await.expect("the loop").expect("a tick");
+            let events = scene.db.store.events(Some(&old.id), None, 100).await.expect("reading events");
+            events.iter().any(|event| event.cause == "probed")
         })
         .await;
     scene.until("a new box runs", async || !scene.plane.running(&old.id).is_empty()).await;

@@ -24,8 +24,12 @@ const GONE: Duration = Duration::from_secs(5);
 
 /// What the demo sets otherwise than `policies/policies.toml`: module, setting and
 /// value. Its agents heartbeat every second, and nobody watches for long.
-const SETTINGS: [(&str, &str, &str); 3] = [
+const SETTINGS: [(&str, &str, &str); 6] = [
     ("silence", "window", r#""5s""#),
+    // Its provider does not lag: who died a second after its last heartbeat is gone.
+    ("instances", "grace", r#""1s""#),
+    ("instances", "heard-within", r#""1s""#),
+    ("restart-recovery", "heard-within", r#""1s""#),
     ("restart-cooldown", "base", r#""3s""#),
     ("restart-cooldown", "factor", "1.0"),
 ];
