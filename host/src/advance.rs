@@ -8,6 +8,7 @@
 //! everything of the step is discarded and it starts again from new facts.
 
 mod motion;
+mod removal;
 mod sweep;
 
 use std::future::Future;
@@ -17,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub use removal::{MAX_SUBTREE, Removal};
 pub use sweep::{Found, Look, Settled};
 
 use crate::die_at;
@@ -31,9 +33,6 @@ use crate::store::{
 
 /// How often a step that was outrun starts again from new facts.
 pub const ATTEMPTS: usize = 3;
-
-/// Rows that one removal may take along.
-pub const MAX_SUBTREE: usize = 2_000;
 
 /// What became of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,21 +53,6 @@ pub enum Advanced {
     TokenDead,
     /// Somebody else moved the row each of [`ATTEMPTS`] times. Nothing was written.
     Outran,
-}
-
-/// What became of a removal.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Removal {
-    /// The workspace and its descendants are removed: the decision on each, its own first.
-    Done(Vec<Decision>),
-    /// A policy denied it for the workspace or one of its descendants; nothing changed.
-    Denied(Box<Decision>),
-    /// It is removed already.
-    Already,
-    Unknown,
-    Outran,
-    /// More than [`MAX_SUBTREE`] rows hang below it.
-    TooMany(usize),
 }
 
 /// Where a test stands between the read and the write of a step.
@@ -296,48 +280,6 @@ impl Advance {
             }
         }
         Ok(Advanced::Claimed { status: facts.workspace.status, claim_id })
-    }
-
-    /// Removes a workspace and all its descendants, each judged, in one transaction.
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
-    pub async fn remove(&self, id: &str, command: &Command) -> Result<Removal, StoreError> {
-        let cause = Cause::Commanded(command.clone());
-        for _ in 0..ATTEMPTS {
-            let rows = self.store.subtree(id).await?;
-            if rows.is_empty() {
-                let gone = self.store.snapshot(id).await?;
-                return Ok(if gone.is_some() { Removal::Already } else { Removal::Unknown });
-            }
-            if rows.len() > MAX_SUBTREE {
-                return Ok(Removal::TooMany(rows.len()));
-            }
-            let mut steps = Vec::with_capacity(rows.len());
-            let mut decisions = Vec::with_capacity(rows.len());
-            for facts in rows {
-                let Ok(edge) = facts.workspace.status.edge(cause.kind(), &facts.workspace.runtime) else {
-                    continue;
-                };
-                let judged = self.judge(facts, &edge, &cause, With::default()).await?;
-                if !matches!(judged.decision.outcome, Outcome::Moved { .. }) {
-                    self.write(std::slice::from_ref(&judged.step)).await?;
-                    return Ok(Removal::Denied(Box::new(judged.decision)));
-                }
-                steps.push(judged.step);
-                decisions.push(judged.decision);
-            }
-            if let Some(between) = &self.between {
-                between.judged(id).await;
-            }
-            match self.write(&steps).await? {
-                Commit::Done => return Ok(Removal::Done(decisions)),
-                Commit::Outran | Commit::TokenTaken | Commit::TokenDead | Commit::Braked => {
-                    self.metrics.outran(cause.kind());
-                }
-            }
-        }
-        Ok(Removal::Outran)
     }
 
     /// Asks the guards of one revision, from beginning to end.

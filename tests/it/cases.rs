@@ -154,7 +154,7 @@ async fn a_registration_leaves_a_row_that_is_set_aside(
 async fn a_card_never_reaches_a_removed_row(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let fleet = Fleet::new(backend, shipped().await).await;
     let made = fleet.workspace("workspace", "hermes", Status::Online).await;
-    fleet.advance.remove(&made.id, &Command::remove()).await.expect("removed");
+    fleet.advance.remove(&made.id, &Command::remove(), true).await.expect("removed");
     assert!(!fleet.store.update_card(&made.id, &json!({"name": "late"})).await.expect("answered"));
     assert_stays_removed(&fleet, &made).await;
 }
@@ -220,9 +220,46 @@ async fn a_removal_leaves_no_orphan(
             }
         }
     });
-    let removal = outrun.remove(&parent.id, &Command::remove()).await.expect("answered");
+    let removal = outrun.remove(&parent.id, &Command::remove(), true).await.expect("answered");
     assert!(matches!(&removal, Removal::Done(all) if all.len() == 2), "{removal:?}");
     assert_eq!(fleet.store.subtree(&parent.id).await.expect("read"), []);
+}
+
+/// A child that appears while its parent is removed, and nobody said that children go too, keeps it.
+#[rstest]
+#[tokio::test]
+async fn a_removal_takes_nobody_along_unasked(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("created", "moved", "moved out again")] how: &'static str,
+) {
+    let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
+    let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
+    let elsewhere = fleet.workspace("workspace", "hermes", Status::Offline).await;
+    let (rival, stray) = (fleet.clone(), elsewhere.id.clone());
+    let outrun = fleet.between(move |id| {
+        let (rival, stray) = (rival.clone(), stray.clone());
+        async move {
+            if how == "created" {
+                rival.child("workspace", "hermes", Status::Online, Some(&id)).await;
+                return;
+            }
+            let last = (how == "moved out again").then_some(None);
+            for to in [Some(Some(id)), last].into_iter().flatten() {
+                let patch = Patch { parent_id: Some(to), ..Patch::default() };
+                assert_eq!(rival.store.patch(&stray, &patch).await.expect("moved"), Placed::Done);
+            }
+        }
+    });
+    let removal = outrun.remove(&parent.id, &Command::remove(), false).await.expect("answered");
+    if how == "moved out again" {
+        assert!(matches!(&removal, Removal::Done(all) if all.len() == 1), "{removal:?}");
+        assert_eq!(fleet.row(&elsewhere.id).await.workspace.status, Status::Offline);
+        return;
+    }
+    assert_eq!(removal, Removal::HasDescendants(1));
+    let kept = fleet.store.subtree(&parent.id).await.expect("read");
+    assert_eq!(kept.len(), 2);
+    assert_eq!((fleet.events(&parent.id).await.len(), fleet.decisions(&parent.id).await), (1, 0));
 }
 
 /// A row that was moved out of the tree before its removal was written stays.
@@ -241,7 +278,7 @@ async fn a_removal_spares_what_moved_out(#[values(Backend::Sqlite, Backend::Post
             assert_eq!(rival.store.patch(&id, &patch).await.expect("moved"), Placed::Done);
         }
     });
-    let removal = outrun.remove(&parent.id, &Command::remove()).await.expect("answered");
+    let removal = outrun.remove(&parent.id, &Command::remove(), true).await.expect("answered");
     assert!(matches!(&removal, Removal::Done(all) if all.len() == 2), "{removal:?}");
     assert_eq!(fleet.row(&leaver.id).await.workspace.status, Status::Online);
     assert_eq!(fleet.row(&stayer.id).await.workspace.status, Status::Removed);
@@ -271,7 +308,7 @@ async fn a_removal_is_whole_or_not_at_all(#[values(Backend::Sqlite, Backend::Pos
     let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
     let child = fleet.child("workspace", "hermes", Status::Online, Some(&parent.id)).await;
     let always = fleet.advance.clone().with_between(always_moves(&fleet, &child.id));
-    let removal = always.remove(&parent.id, &Command::remove()).await.expect("answered");
+    let removal = always.remove(&parent.id, &Command::remove(), true).await.expect("answered");
     assert_eq!(removal, Removal::Outran);
     for made in [&parent, &child] {
         assert_eq!(fleet.row(&made.id).await.workspace.status, Status::Online);

@@ -81,10 +81,13 @@ enum Verb {
         #[command(flatten)]
         commanded: Commanded,
     },
-    /// Remove a workspace and all below it; they never come back
+    /// Remove a workspace; it never comes back
     Remove {
         /// The workspace's id
         id: String,
+        /// Remove all below it as well; without, a workspace with others below it is kept
+        #[arg(long)]
+        cascade: bool,
         #[command(flatten)]
         host: Host,
     },
@@ -144,8 +147,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let body = json!({ "provider": to, "confirm_data_loss": confirm_data_loss });
             commanded.send("switch-provider", body).await
         }
-        Verb::Remove { id, host } => {
-            let gone = host.call(Method::DELETE, &format!("workspaces/{id}"), |r| r).await?;
+        Verb::Remove { id, cascade, host } => {
+            let query = if *cascade { "?cascade=true" } else { "" };
+            let gone = host.call(Method::DELETE, &format!("workspaces/{id}{query}"), |r| r).await?;
             super::print(&format!("{} removed\n", field(&gone, "removed")))
         }
     }

@@ -71,6 +71,9 @@ pub(super) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     workspace_status: Option<Status>,
+    /// How many hang below the workspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descendants: Option<usize>,
     /// Whether trying again soon may help.
     #[serde(skip)]
     passing: bool,
@@ -96,6 +99,7 @@ impl Problem {
             reason: None,
             decision_id: None,
             workspace_status: None,
+            descendants: None,
             passing: false,
         }))
     }
@@ -152,6 +156,17 @@ impl Problem {
     pub fn removed(id: &str) -> Self {
         let detail = format!("workspace {id} is removed, and that is final; create another one");
         Self::new(StatusCode::GONE, "WORKSPACE_REMOVED", detail).at(Status::Removed)
+    }
+
+    /// 409: a removal that would take others along, and was not told to.
+    pub fn has_descendants(id: &str, descendants: usize) -> Self {
+        let are = if descendants == 1 { "1 workspace is" } else { &format!("{descendants} workspaces are") };
+        let detail = format!(
+            "{are} below {id}; nothing was removed: `?cascade=true` (`--cascade`) removes all of them with it"
+        );
+        let mut problem = Self::new(StatusCode::CONFLICT, "HAS_DESCENDANTS", detail);
+        problem.0.descendants = Some(descendants);
+        problem
     }
 
     /// 503: others moved the row each time it was judged.

@@ -347,26 +347,37 @@ pub(super) struct RemovedBody {
     removed: usize,
 }
 
-/// Remove a workspace and all below it
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RemoveParams {
+    /// `true` removes all below it as well.
+    cascade: Option<String>,
+}
+
+/// Remove a workspace
+///
+/// With `cascade=true` all below it as well; without, one that has descendants is kept.
 #[utoipa::path(
     delete, path = "/workspaces/{id}", tag = "workspaces", operation_id = "remove_workspace",
-    params(("id" = String, Path,)),
+    params(("id" = String, Path,), RemoveParams),
     security(("operator" = [])),
     responses(
         Operators, WithBody, OfLiveWorkspace,
-        (status = 200, body = RemovedBody, description = "It is removed, with all below it"),
+        (status = 200, body = RemovedBody, description = "It is removed, and with `cascade` all below it"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
-            description = "`DENIED_BY_POLICY` (`reason` says why), `SUBTREE_TOO_LARGE`"),
+            description = "`HAS_DESCENDANTS` (`descendants` says how many), `DENIED_BY_POLICY` (`reason` says why), `SUBTREE_TOO_LARGE`"),
     )
 )]
 pub(super) async fn remove(
     State(registry): State<Arc<Registry>>,
     _: Operator,
     Id(id): Id,
+    Params(params): Params<RemoveParams>,
     _: NoBody,
 ) -> Answer<Json<RemovedBody>> {
+    let cascade = flag("cascade", params.cascade.as_deref())?;
     let denied = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
-    match registry.advance.remove(&id, &Command::remove()).await? {
+    match registry.advance.remove(&id, &Command::remove(), cascade).await? {
         Removal::Done(decisions) => Ok(Json(RemovedBody {
             status: Status::Removed,
             decision_id: decisions.first().map(|d| d.id.clone()),
@@ -384,6 +395,7 @@ pub(super) async fn remove(
         Removal::Already => Err(Problem::removed(&id)),
         Removal::Unknown => Err(Problem::no_workspace(&id)),
         Removal::Outran => Err(Problem::outrun(&id)),
+        Removal::HasDescendants(descendants) => Err(Problem::has_descendants(&id, descendants)),
         Removal::TooMany(rows) => {
             let detail = format!("{rows} workspaces hang below {id}; remove some of them first");
             Err(denied("SUBTREE_TOO_LARGE", detail))

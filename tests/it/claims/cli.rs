@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sprag::store::Backend;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -87,8 +87,13 @@ async fn a_life_from_the_shell(#[values(Backend::Sqlite, Backend::Postgres)] bac
         ran.shows(&[&[last, "resume", "committed"]]);
     }
 
-    let removed = sprag(&scene, &["workspace", "remove", id]).await.exits(0);
-    assert_eq!(removed.out, "1 removed\n");
+    let below = json!({ "name": "below", "parent_id": id });
+    let below = scene.host().admin(Method::POST, "/workspaces", below).await.ok();
+    let kept = sprag(&scene, &["workspace", "remove", id]).await;
+    kept.refused(&["HAS_DESCENDANTS", "1 workspace", "--cascade"]);
+    let removed = sprag(&scene, &["workspace", "remove", id, "--cascade"]).await.exits(0);
+    assert_eq!(removed.out, "2 removed\n");
+    assert_eq!(scene.row(below["id"].as_str().expect("an id")).await["status"], "removed");
     scene.settled(id).await;
     assert_eq!(scene.row(id).await["status"], "removed");
     sprag(&scene, &["workspace", "restart", id]).await.refused(&["410", "WORKSPACE_REMOVED"]);

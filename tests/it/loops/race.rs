@@ -43,7 +43,7 @@ impl Rival {
         let before = seen(fleet, id).await;
         match self {
             Rival::Remove => {
-                let removal = fleet.advance.remove(id, &Command::remove()).await.expect("removing");
+                let removal = fleet.advance.remove(id, &Command::remove(), true).await.expect("removing");
                 assert!(matches!(removal, Removal::Done(_)), "{removal:?}");
             }
             Rival::Claim => {

@@ -127,7 +127,7 @@ impl Fleet {
         self.between(move |id| {
             let rival = rival.clone();
             async move {
-                let removal = rival.remove(&id, &Command::remove()).await.expect("removing");
+                let removal = rival.remove(&id, &Command::remove(), true).await.expect("removing");
                 assert!(matches!(removal, Removal::Done(_)), "the rival could not remove {id}: {removal:?}");
             }
         })

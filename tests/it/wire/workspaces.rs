@@ -212,7 +212,7 @@ async fn removed_with_all_below(#[values(Backend::Sqlite, Backend::Postgres)] ba
     let (top, _) = host.create(json!({ "name": "top" })).await;
     let (middle, _) = host.create(json!({ "name": "middle", "parent_id": top })).await;
     let (bottom, token) = host.create(json!({ "name": "bottom", "parent_id": middle })).await;
-    let path = format!("/workspaces/{top}");
+    let path = format!("/workspaces/{top}?cascade=true");
     let answer = host.call(Method::DELETE, &path, Some(ADMIN), None).await.ok();
     assert_eq!((&answer["status"], &answer["removed"]), (&json!("removed"), &json!(3)));
     let decision = host.get(&format!("/decisions/{}", answer["decision_id"].as_str().unwrap())).await.ok();
@@ -227,6 +227,47 @@ async fn removed_with_all_below(#[values(Backend::Sqlite, Backend::Postgres)] ba
     assert_eq!(delete("/workspaces/nobody").await.problem(), (404, "WORKSPACE_NOT_FOUND"));
     assert_eq!(host.get("/workspaces/nobody").await.problem(), (404, "WORKSPACE_NOT_FOUND"));
     assert_eq!(host.get("/decisions/nobody").await.problem(), (404, "DECISION_NOT_FOUND"));
+}
+
+/// Without a word about them, descendants keep a workspace; those that are removed already don't.
+#[rstest]
+#[tokio::test]
+async fn not_removed_with_others_below_it(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let db = TestDb::new(backend).await;
+    let host = TestHost::plain(&db).await;
+    let mut ids: Vec<String> = Vec::new();
+    for depth in 0..5 {
+        let (id, _) = host.create(json!({ "name": format!("at {depth}"), "parent_id": ids.last() })).await;
+        ids.push(id);
+    }
+    let delete = async |id: &str, query: &str| {
+        host.call(Method::DELETE, &format!("/workspaces/{id}{query}"), Some(ADMIN), None).await
+    };
+    let removed = async || {
+        let rows = host.get("/workspaces?status=removed").await.ok();
+        rows.as_array().expect("rows").len()
+    };
+    for query in ["", "?cascade=false"] {
+        for (depth, below) in [(0, 4), (3, 1)] {
+            let refused = delete(&ids[depth], query).await;
+            assert_eq!(refused.problem(), (409, "HAS_DESCENDANTS"), "{refused:?}");
+            assert_eq!(refused.body["descendants"], json!(below));
+            let detail = refused.body["detail"].as_str().expect("a detail");
+            let said = detail.contains(&format!("{below} workspace")) && detail.contains("cascade");
+            assert!(said, "{detail}");
+        }
+    }
+    let wrong = delete(&ids[0], "?cascade=perhaps").await;
+    assert_eq!((wrong.problem(), &wrong.body["field"]), ((400, "INVALID_FIELD"), &json!("cascade")));
+    assert_eq!(removed().await, 0);
+    assert_eq!(delete("nobody", "").await.problem(), (404, "WORKSPACE_NOT_FOUND"));
+
+    assert_eq!(delete(&ids[4], "").await.ok()["removed"], 1);
+    assert_eq!(delete(&ids[3], "").await.ok()["removed"], 1, "what is removed hangs below nobody");
+    assert_eq!(delete(&ids[0], "").await.body["descendants"], json!(2));
+    assert_eq!(delete(&ids[0], "?cascade=true").await.ok()["removed"], 3);
+    assert_eq!(delete(&ids[0], "").await.problem(), (410, "WORKSPACE_REMOVED"));
+    assert_eq!(removed().await, 5);
 }
 
 /// Every operator's route, with the agent's token and with none.

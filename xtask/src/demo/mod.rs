@@ -141,7 +141,7 @@ fn remove_all(operator: &Client) -> Result<()> {
         let mut removed = 0;
         for id in rows.iter().filter_map(|row| row["id"].as_str()) {
             // What lay below another one is gone with it: 410.
-            removed += usize::from(operator.delete(&format!("/workspaces/{id}"))?.code == 200);
+            removed += usize::from(operator.delete(&format!("/workspaces/{id}?cascade=true"))?.code == 200);
         }
         if removed == 0 {
             return Ok(());
