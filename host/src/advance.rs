@@ -26,6 +26,7 @@ use crate::facts::{Answer, Bound, Cause, Command, Decision, Denial, Fault, Outco
 use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;
+use crate::provision::UnknownProvider;
 use crate::revisions::Active;
 use crate::store::{
     Commit, Credential, Ended, Ending, Hold, NewClaim, Registration, Snapshot, Step, Still, Store, StoreError,
@@ -43,6 +44,8 @@ pub enum Advanced {
     Held { status: Status, decision: Decision },
     /// A claim is open on the row: only its holder changes the status. Nobody was asked.
     Claimed { status: Status, claim_id: String },
+    /// The command needs a provider that is not configured here. Nobody was asked.
+    NoProvider { status: Status, unknown: UnknownProvider },
     /// The table has no edge for this cause from this status; nobody was asked.
     NoEdge(NoSuchEdge),
     /// No such workspace.
@@ -54,6 +57,18 @@ pub enum Advanced {
     /// Somebody else moved the row each of [`ATTEMPTS`] times. Nothing was written.
     Outran,
 }
+
+/// Why a command is not one for a row, whatever policies would say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It needs a provider that is not configured here.
+    NoProvider(UnknownProvider),
+    /// It takes along what is awake, and this is asleep.
+    Asleep,
+}
+
+/// Looks at the facts on which a command is about to be judged.
+pub type Fits<'a> = &'a (dyn Fn(&Workspace) -> Result<(), Unfit> + Send + Sync);
 
 /// Where a test stands between the read and the write of a step.
 pub trait Between: Send + Sync {
@@ -89,6 +104,8 @@ struct With<'a> {
     still: Option<&'a Still>,
     /// The only version that it is meant for.
     at: Option<i64>,
+    /// Of a command: whether it is one for the row at all.
+    fits: Option<Fits<'a>>,
 }
 
 /// A row judged and not yet written.
@@ -178,8 +195,8 @@ impl Advance {
         }
     }
 
-    /// Judges a command and, where it is allowed, opens its claim with the
-    /// transition. With `at`, a row at another version has outrun it.
+    /// Judges a command that `fits` the row and, where it is allowed, opens its claim
+    /// with the transition. With `at`, a row at another version has outrun it.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
@@ -189,9 +206,10 @@ impl Advance {
         command: &Command,
         claim: &NewClaim,
         at: Option<i64>,
+        fits: Fits<'_>,
     ) -> Result<Advanced, StoreError> {
         let Some(facts) = self.store.snapshot(id).await? else { return Ok(Advanced::Unknown) };
-        let with = With { claim: Some(claim), at, ..With::default() };
+        let with = With { claim: Some(claim), at, fits: Some(fits), ..With::default() };
         self.step(facts, &Cause::Commanded(command.clone()), with).await
     }
 
@@ -224,6 +242,13 @@ impl Advance {
                 Ok(edge) => edge,
                 Err(none) => return self.beside_the_table(facts, cause, none).await,
             };
+            match with.fits.map_or(Ok(()), |fits| fits(&facts.workspace)) {
+                Ok(()) => {}
+                Err(Unfit::NoProvider(unknown)) => return Ok(Advanced::NoProvider { status, unknown }),
+                Err(Unfit::Asleep) => {
+                    return Ok(Advanced::NoEdge(NoSuchEdge { from: status, cause: cause.kind() }));
+                }
+            }
             let judged = self.judge(facts, &edge, cause, with).await?;
             if let Some(between) = &self.between {
                 between.judged(&id).await;

@@ -149,7 +149,9 @@ fn heard(status: Status, advanced: Advanced) -> Heard {
         Advanced::TokenDead => Heard::Unauthorized,
         Advanced::Unknown => Heard::Unknown,
         // The liveness is stored; what it should lead to, the next heartbeat asks again.
-        Advanced::Outran | Advanced::TokenTaken => Heard::Stored { status, decision_id: None },
+        Advanced::Outran | Advanced::TokenTaken | Advanced::NoProvider { .. } => {
+            Heard::Stored { status, decision_id: None }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The path as the loops take it: many rows are judged before any of them is
 //! written, so that the brake is asked about all of them at once.
 
-use super::{Advance, Advanced, Judged, With};
+use super::{Advance, Advanced, Fits, Judged, With};
 use crate::facts::{Cause, Outcome, Reason};
 use crate::machine::{CauseKind, Status};
 use crate::store::{Commit, NewClaim, Snapshot, Still, StoreError};
@@ -106,7 +106,7 @@ impl Advance {
         })
     }
 
-    /// Judges a row that a sweep has taken, and where it may move opens `claim` with the transition.
+    /// Judges a row that a sweep has taken, if a claim `fits` it, and where it may move opens `claim` with the transition.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was written then, or nobody knows (a lost commit).
@@ -116,8 +116,9 @@ impl Advance {
         cause: &Cause,
         claim: &NewClaim,
         still: &Still,
+        fits: Fits<'_>,
     ) -> Result<Advanced, StoreError> {
-        let with = With { claim: Some(claim), still: Some(still), ..With::default() };
+        let with = With { claim: Some(claim), still: Some(still), fits: Some(fits), ..With::default() };
         self.step(facts, cause, with).await
     }
 }

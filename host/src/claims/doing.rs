@@ -265,6 +265,7 @@ impl<'a> Doing<'a> {
                 Commanded::Claimed(_) | Commanded::Unknown => return Ok(None),
                 // It is there already.
                 Commanded::NoEdge(_) => return Ok(None),
+                Commanded::NoProvider { unknown, .. } => return Ok(Some(unknown.to_string())),
                 Commanded::Denied { decision, .. } => {
                     return Ok(Some(format!("denied, decision {}", decision.id)));
                 }

@@ -17,9 +17,13 @@
 //! | `doing` | does one step: journal, provider, journal |
 //! | `point` | where a claim can be when its host dies |
 //! | `open` | the value that stands for an open claim, and must be spent |
+//! | `fits` | what a command needs of its row before anything is claimed |
+//! | `config` | how long a claim is its holder's |
 
+mod config;
 pub mod create;
 mod doing;
+mod fits;
 pub mod hibernate;
 mod open;
 pub mod pause;
@@ -35,23 +39,24 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use config::ClaimsConfig;
 pub use point::Point;
 
 use crate::advance::{Advance, Advanced};
-use crate::facts::{Cause, Command, Decision};
+use crate::facts::{Cause, Command, Decision, Workspace};
 use crate::machine::{NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::provision::{Dispatcher, UnknownProvider};
 use crate::store::{
     Claim, ClaimKind, ClaimState, Hold, NewClaim, NewWorkspace, Placed, Snapshot, Still, Store, StoreError,
 };
+use fits::Asked;
 use plan::Step;
 use saga::Halt;
 
@@ -66,42 +71,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Who puts idle workspaces to sleep.
 const IDLE: &str = "idle";
-
-/// A shorter lease would lapse while its holder waits for the database.
-const LEAST_LEASE_MS: u64 = 200;
-
-/// Under `[claims]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClaimsConfig {
-    /// How long a claim is its holder's without a word from him, in milliseconds.
-    pub lease_ms: u64,
-    /// How often this host looks for claims whose lease lapsed, in milliseconds.
-    pub tick_ms: u64,
-    /// How often a claim is taken over, where its provider does not answer, before
-    /// it is rolled back as far as it can be and its boxes are left to the outbox.
-    pub takeovers: u32,
-}
-
-impl ClaimsConfig {
-    /// # Errors
-    /// The key that is too small for anything to work, and its bound.
-    pub fn check(&self) -> Result<(), String> {
-        if self.lease_ms < LEAST_LEASE_MS {
-            return Err(format!("claims.lease_ms is {}; at least {LEAST_LEASE_MS}", self.lease_ms));
-        }
-        if self.tick_ms == 0 {
-            return Err("claims.tick_ms is 0; at least 1".to_owned());
-        }
-        Ok(())
-    }
-}
-
-impl Default for ClaimsConfig {
-    fn default() -> Self {
-        Self { lease_ms: 15_000, tick_ms: 5_000, takeovers: 10 }
-    }
-}
 
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +88,11 @@ pub enum Commanded {
     Busy {
         status: Status,
         claim_id: String,
+    },
+    /// It would need a provider that is not configured here. Nobody was asked.
+    NoProvider {
+        status: Status,
+        unknown: UnknownProvider,
     },
     Unknown,
     Outran,
@@ -236,7 +210,9 @@ impl Claims {
         let asked = self.0.running.spawn(async move {
             let (id, cause) = (facts.workspace.id.clone(), Cause::IdleFor { for_: idle_ms });
             let claim = host.new_claim(ClaimKind::Hibernate, IDLE, None, None);
-            let advanced = host.advance.claim_found(facts, &cause, &claim, &still).await;
+            let asked = Asked { kind: claim.kind, target: None, forced: false, taken_along: false };
+            let fits = |row: &Workspace| host.fits(&asked, row);
+            let advanced = host.advance.claim_found(facts, &cause, &claim, &still, &fits).await;
             host.settled(&claim.id, &id, advanced).await
         });
         asked.await.map_err(|_| CommandError::Stopping)?
@@ -383,7 +359,10 @@ impl Host {
         let kind = ClaimKind::of(command.command).ok_or(CommandError::NoClaim)?;
         let target = command.target_provider.clone();
         let claim = NewClaim { id: claim_id, ..self.new_claim(kind, &command.actor, parent, target) };
-        let advanced = self.advance.command(id, command, &claim, at).await;
+        let target = command.target_provider.as_deref();
+        let asked = Asked { kind, target, forced: command.force, taken_along: parent.is_some() };
+        let fits = |row: &Workspace| self.fits(&asked, row);
+        let advanced = self.advance.command(id, command, &claim, at, &fits).await;
         self.settled(&claim.id, id, advanced).await
     }
 
@@ -411,6 +390,7 @@ impl Host {
             Advanced::Held { status, decision } => Commanded::Denied { status, decision: Box::new(decision) },
             Advanced::Claimed { status, claim_id } => Commanded::Busy { status, claim_id },
             Advanced::NoEdge(none) => Commanded::NoEdge(none),
+            Advanced::NoProvider { status, unknown } => Commanded::NoProvider { status, unknown },
             Advanced::Unknown => Commanded::Unknown,
             Advanced::Outran | Advanced::TokenTaken | Advanced::TokenDead => Commanded::Outran,
         })

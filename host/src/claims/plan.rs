@@ -24,9 +24,9 @@ pub enum Step {
     WriteProvider,
     /// Starts the new box, with a token of its own.
     StartNew,
-    /// Pauses the direct children, each by its own claim.
+    /// Pauses the nearest below that are awake, each by its own claim.
     PauseChildren,
-    /// Resumes the direct children, each by its own claim.
+    /// Resumes what its pause took along, each by its own claim.
     ResumeChildren,
     /// Undoes [`Step::StartNew`].
     StopNew,

@@ -259,11 +259,18 @@ impl Saga<'_> {
     /// either has happened, and its box is adopted, or never will. A stop that is
     /// under way needs no fence: it names a box that this claim stops as well.
     async fn fence_off(&mut self, claim: &Claim) -> Result<Option<Verdict>, Halt> {
+        if let Some(unknown) = self.host.cannot_start(claim).filter(|_| !is_over(claim, Step::StartNew)) {
+            return self.unreachable(claim, &unknown.to_string());
+        }
+        if let Some(unknown) = self.host.cannot_stop(claim).filter(|_| !is_over(claim, Step::StopOld)) {
+            // In the end the stop is owed, and the claim goes on.
+            self.left_to_others(claim, &unknown.to_string())?;
+        }
         let (Some(provider), Some(new)) = (&claim.new_provider, &claim.new_instance_id) else {
             return Ok(None);
         };
         let Some(running) = self.doing.fence(provider).await? else {
-            return self.unreachable(claim, provider);
+            return self.unreachable(claim, &format!("provider {provider} did not answer"));
         };
         if running.contains(new) {
             self.doing.adopt(claim).await?;
@@ -271,11 +278,19 @@ impl Saga<'_> {
         Ok(None)
     }
 
-    /// A provider that can't be fenced: later again; in the end the outbox owes what may run.
-    fn unreachable(&self, claim: &Claim, provider: &str) -> Result<Option<Verdict>, Halt> {
-        if claim.takeovers < self.host.config.takeovers {
-            return Err(Halt::GiveUp);
+    /// A host that opened the claim may have what this one has not; not for ever.
+    fn left_to_others(&self, claim: &Claim, why: &str) -> Result<(), Halt> {
+        if claim.takeovers >= self.host.config.takeovers {
+            return Ok(());
         }
+        tracing::warn!(claim.id = claim.id, workspace.id = claim.workspace_id, "left to its lease: {why}");
+        Err(Halt::GiveUp)
+    }
+
+    /// A provider that can't be fenced, or is not known here: later again, or by another host;
+    /// in the end the outbox owes what may run.
+    fn unreachable(&self, claim: &Claim, why: &str) -> Result<Option<Verdict>, Halt> {
+        self.left_to_others(claim, why)?;
         let stop = |provider: &Option<String>, instance: &Option<String>| {
             Some(OwedStop { provider: provider.clone()?, instance_id: instance.clone()? })
         };
@@ -283,7 +298,7 @@ impl Saga<'_> {
         if last(claim, Step::StopOld).is_some() {
             owed.extend(stop(&claim.old_provider, &claim.old_instance_id));
         }
-        let detail = format!("provider {provider} did not answer over {} takeovers", claim.takeovers);
+        let detail = format!("{why}, over {} takeovers", claim.takeovers);
         Ok(Some(Verdict::Back { reason: Reason::new("provider-unreachable", detail), owed }))
     }
 }

@@ -97,7 +97,7 @@ enum Verb {
 struct Commanded {
     /// The workspace's id
     id: String,
-    /// Go on although the agent has tasks running
+    /// Go on although the agent has tasks running, or its box's provider is not configured
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -119,6 +119,8 @@ impl Worker {
         Ok(match asked {
             Ok(Commanded::Claimed(_) | Commanded::Unknown) => Delivered::Done,
             Ok(Commanded::NoEdge(none)) => Delivered::Noted(none.to_string()),
+            // Another host may have it.
+            Ok(Commanded::NoProvider { unknown, .. }) => Delivered::Failed(unknown.to_string()),
             Ok(Commanded::Denied { decision, .. }) => {
                 Delivered::Noted(format!("denied, decision {}", decision.id))
             }

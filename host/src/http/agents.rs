@@ -123,7 +123,8 @@ pub(super) async fn register(
         Advanced::NoEdge(none) => Err(closed(&id, none)),
         Advanced::Unknown => Err(Problem::no_workspace(&id)),
         Advanced::TokenTaken | Advanced::TokenDead => Err(no_token_of(&id)),
-        Advanced::Outran => Err(Problem::outrun(&id)),
+        // Commands alone need a provider.
+        Advanced::Outran | Advanced::NoProvider { .. } => Err(Problem::outrun(&id)),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{Edge, Registry};
 use crate::claims::{CommandError, Commanded};
 use crate::facts::{Command, CommandKind, Decision, Outcome};
 use crate::machine::{NoSuchEdge, Status};
+use crate::provision::UnknownProvider;
 use crate::store::Claim;
 
 /// RFC 7240, which the `http` crate does not name.
@@ -47,7 +48,7 @@ pub(super) struct CommandBody {
     /// Of `switch-provider`: a configured provider's name.
     #[serde(alias = "target_provider")]
     provider: Option<String>,
-    /// Goes on although the agent has tasks running.
+    /// Goes on although the agent has tasks running, or its instance can't be stopped here.
     force: Option<bool>,
     /// Of `switch-provider`: what a persistent volume holds may be lost.
     confirm_data_loss: Option<bool>,
@@ -115,7 +116,7 @@ struct Unchanged {
         (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`INVALID_FIELD`: no such provider, `expected` names those that there are; or no such wait"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
-            description = "`ALREADY_SWITCHING`, `CLAIM_OPEN`, `NO_SUCH_EDGE`, `ANCESTOR_PAUSED`, `CONFIRM_DATA_LOSS`, `DENIED_BY_POLICY`"),
+            description = "`ALREADY_SWITCHING`, `CLAIM_OPEN`, `NO_SUCH_EDGE`, `PROVIDER_NOT_CONFIGURED`, `ANCESTOR_PAUSED`, `CONFIRM_DATA_LOSS`, `DENIED_BY_POLICY`"),
     )
 )]
 pub(super) async fn command(
@@ -150,6 +151,7 @@ pub(super) async fn command(
         Commanded::Busy { status, claim_id } => {
             return Err(busy(&registry, kind, &claim_id).await?.at(status));
         }
+        Commanded::NoProvider { status, unknown } => return Err(no_provider(&id, &unknown).at(status)),
         Commanded::Unknown => return Err(Problem::no_workspace(&id)),
         Commanded::Outran => return Err(Problem::outrun(&id)),
     };
@@ -237,6 +239,15 @@ fn denied(kind: CommandKind, status: Status, decision: &Decision) -> Answer<Resp
         nobody.because("nobody-allows").decided(decision)
     });
     Err(problem.at(status))
+}
+
+/// 409: the provider that the workspace is at, or was, is not configured here.
+fn no_provider(id: &str, unknown: &UnknownProvider) -> Problem {
+    let detail = format!(
+        "{unknown}; workspace {id} needs it for this, and nothing was done (`force` leaves the stop of its \
+         instance owed, where nothing is to be started there)"
+    );
+    Problem::new(StatusCode::CONFLICT, "PROVIDER_NOT_CONFIGURED", detail)
 }
 
 fn no_edge(id: &str, none: NoSuchEdge) -> Problem {

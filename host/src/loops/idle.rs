@@ -53,6 +53,7 @@ impl Tick for Idle {
                     Ok(Commanded::Denied { .. }) => tally.skip("held"),
                     Ok(Commanded::Busy { .. }) => tally.skip("claimed"),
                     Ok(Commanded::NoEdge(_)) => tally.skip("no-edge"),
+                    Ok(Commanded::NoProvider { .. }) => tally.skip("unknown-provider"),
                     Ok(Commanded::Outran) => tally.skip("outran"),
                     Ok(Commanded::Unknown) => tally.skip("gone"),
                     Err(CommandError::Store(error)) => {

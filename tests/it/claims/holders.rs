@@ -23,7 +23,14 @@ const SLOW: Duration = Duration::from_millis(500);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_the_provider_leaves_the_claim_to_one_that_has_it(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(Point::Begun(Step::StartNew), Point::Called(Step::StartNew))] point: Point,
+    #[values(
+        Point::Opened,
+        Point::Begun(Step::StopOld),
+        Point::Finished(Step::StopOld),
+        Point::Begun(Step::StartNew),
+        Point::Called(Step::StartNew)
+    )]
+    point: Point,
 ) {
     let db = TestDb::new(backend).await;
     let plane = ControlPlane::start(&[RED, BLUE]).await;
@@ -45,6 +52,12 @@ async fn a_host_without_the_provider_leaves_the_claim_to_one_that_has_it(
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     let row = second.admin(Method::GET, &format!("workspaces/{id}"), None).await;
     assert!(row["claim_id"].is_string(), "it was ended by a host that could not know how: {row:#}");
+    let untouched = matches!(point, Point::Opened | Point::Begun(Step::StopOld));
+    assert_eq!(
+        !plane.running(&id).is_empty(),
+        untouched || point == Point::Called(Step::StartNew),
+        "{row:#}"
+    );
     second.kill().await;
 
     let third = Process::start(&db.url, dir.path(), &whole).await;

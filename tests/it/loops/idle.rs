@@ -204,3 +204,21 @@ async fn the_brake_holds_it_too(#[values(Backend::Sqlite, Backend::Postgres)] ba
     assert_eq!(watch.idle(&fleet).await, left(1, "braked"));
     assert_eq!(status(&fleet, &made).await, Status::Online);
 }
+
+/// What can't be stopped is not put to sleep: it would be forgotten that it runs.
+#[rstest]
+#[tokio::test]
+async fn nobody_sleeps_at_a_provider_that_is_not_configured(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let fleet = fleet(backend).await;
+    let made = awake(&fleet, 10).await;
+    set(&fleet, &made.id, "provider = 'elsewhere'").await;
+    let watch = Watch::over(&fleet, fleet.advance.clone()).await;
+    pass(&fleet, 10 * MINUTE).await;
+    set(&fleet, &made.id, "idle_at = 0").await;
+    set(&fleet, &made.id, "last_heartbeat_at = (SELECT now FROM clock)").await;
+    let before = seen(&fleet, &made.id).await;
+    assert_eq!(watch.tick("idle").await, left(1, "unknown-provider"));
+    assert_eq!(seen(&fleet, &made.id).await, before);
+}

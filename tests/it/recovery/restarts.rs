@@ -2,9 +2,11 @@
 
 use rstest::rstest;
 use serde_json::json;
+use sprag::effects::EffectsConfig;
 use sprag::store::Backend;
 
 use super::{RED, Stage, body, ready, until};
+use crate::support::host::Setup;
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
@@ -92,4 +94,39 @@ async fn a_restart_that_had_to_wait_is_asked_for_again(
         stage.row(id).await["claim_id"].is_null() && stage.boxed(id).instance != old.instance
     })
     .await;
+}
+
+/// A box that can't be started here is not stopped for a restart; somebody has to look.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_can_not_be_done_here_is_parked(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let few = |setup: Setup| {
+        let effects = EffectsConfig { attempts: 2, ..setup.effects.clone() };
+        Setup { effects, ..setup }
+    };
+    let stage = Stage::with(backend, 1, few).await;
+    let old = stage.booted_without(json!({ "name": "w", "provider": RED })).await;
+    let heard = stage.host().agent("/registry/heartbeat", Some(&old.token), body(&old.id, &ready())).await;
+    assert_eq!(heard.ok()["workspace_status"], "online");
+    let owe = format!(
+        "UPDATE workspaces SET provider = 'elsewhere';
+         INSERT INTO outbox (id, workspace_id, kind, body, state, due_at, created_at) VALUES
+         ('e', '{}', 'restart', '{{\"action\":\"restart\"}}', 'due', 0, 0)",
+        old.id
+    );
+    let before = stage.row(&old.id).await["version"].clone();
+    stage.db.sql(&owe).await;
+    stage.delivered().await;
+    let effects = stage.host().get("/effects").await.ok();
+    assert_eq!((&effects[0]["id"], &effects[0]["state"]), (&json!("e"), &json!("parked")), "{effects:#}");
+    let why = effects[0]["last_error"].as_str().unwrap_or_default();
+    assert!(why.contains("\"elsewhere\"") && why.contains("configured: red"), "{why}");
+    let row = stage.row(&old.id).await;
+    assert_eq!(
+        (&row["status"], &row["version"], &row["claim_id"]),
+        (&json!("online"), &before, &json!(null))
+    );
+    assert_eq!(stage.boxed(&old.id).instance, old.instance);
 }
