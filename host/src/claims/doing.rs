@@ -1,6 +1,7 @@
 //! Does one step: journal, provider, journal. What a provider left open is
 //! asked, under a newer fence, and never assumed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,16 @@ const CHILDREN_AT_ONCE: usize = 16;
 /// The pause before a child that has another claim is asked again.
 const CHILD_PAUSE: Duration = Duration::from_millis(200);
 
-/// A child, and why it was left as it is, if it was.
-type AskedChild = (String, Result<Option<String>, Halt>);
+/// What became of one that was to be taken along.
+enum Along {
+    Taken,
+    /// It is there already, or gone.
+    AsItWas,
+    /// Why it was left.
+    Left(String),
+}
+
+type AskedAlong = (String, Result<Along, Halt>);
 
 /// What became of a step.
 pub(super) enum Over {
@@ -222,27 +231,29 @@ impl<'a> Doing<'a> {
         self.finish(step, begun, StepState::Overtaken, &detail, Effects::default()).await
     }
 
-    /// Each child by a claim of its own, some at a time; one that has another
-    /// claim is waited for, as long as this claim is ours.
+    /// Each of those below by a claim of its own, some at a time; one that has another claim is
+    /// waited for, as long as this claim is ours. Looked for again until there is nobody new:
+    /// what has fallen asleep meanwhile has others below it.
     async fn children(&self, step: Step, kind: CommandKind) -> Result<Over, Halt> {
         let begun = self.begin(step, None).await?;
-        let along = self.host.store.children(&self.hold.workspace_id, kind == CommandKind::Resume).await?;
-        let (mut taken, mut left) = (0, Vec::new());
-        let asked: Vec<BoxFuture<'_, AskedChild>> = along
-            .into_iter()
-            .map(|child| {
-                let asked = async move {
-                    let became = self.child(&child, kind).await;
-                    (child, became)
-                };
-                asked.boxed()
-            })
-            .collect();
-        let mut asked = stream::iter(asked).buffer_unordered(CHILDREN_AT_ONCE);
-        while let Some((child, became)) = asked.next().await {
-            match became? {
-                None => taken += 1,
-                Some(why) => left.push(format!("{child}: {why}")),
+        let Hold { workspace_id, claim_id, .. } = self.hold;
+        let (mut asked, mut taken, mut left) = (BTreeSet::new(), 0, Vec::new());
+        loop {
+            let mut along = match kind {
+                CommandKind::Pause => self.host.store.awake_below(workspace_id, claim_id).await?,
+                _ => self.host.store.taken_along(workspace_id).await?,
+            };
+            along.retain(|id| !asked.contains(id));
+            if along.is_empty() {
+                break;
+            }
+            asked.extend(along.iter().cloned());
+            for (id, became) in self.ask_along(along, kind).await {
+                match became? {
+                    Along::Taken => taken += 1,
+                    Along::AsItWas => {}
+                    Along::Left(why) => left.push(format!("{id}: {why}")),
+                }
             }
         }
         let mut detail = format!("{taken} taken along");
@@ -253,8 +264,21 @@ impl<'a> Doing<'a> {
         Ok(Over::Done)
     }
 
-    /// Why the child was left as it is, if it was.
-    async fn child(&self, id: &str, kind: CommandKind) -> Result<Option<String>, Halt> {
+    async fn ask_along(&self, along: Vec<String>, kind: CommandKind) -> Vec<AskedAlong> {
+        let asked: Vec<BoxFuture<'_, AskedAlong>> = along
+            .into_iter()
+            .map(|id| {
+                let asked = async move {
+                    let became = self.along(&id, kind).await;
+                    (id, became)
+                };
+                asked.boxed()
+            })
+            .collect();
+        stream::iter(asked).buffer_unordered(CHILDREN_AT_ONCE).collect().await
+    }
+
+    async fn along(&self, id: &str, kind: CommandKind) -> Result<Along, Halt> {
         let command = Command { command: kind, actor: "claim".to_owned(), ..Command::remove() };
         loop {
             let asked = self.host.command(id, &command, Some(self.hold)).await;
@@ -262,12 +286,11 @@ impl<'a> Doing<'a> {
                 tracing::warn!(workspace.id = id, "{e}");
                 Halt::GiveUp
             })? {
-                Commanded::Claimed(_) | Commanded::Unknown => return Ok(None),
-                // It is there already.
-                Commanded::NoEdge(_) => return Ok(None),
-                Commanded::NoProvider { unknown, .. } => return Ok(Some(unknown.to_string())),
+                Commanded::Claimed(_) => return Ok(Along::Taken),
+                Commanded::NoEdge(_) | Commanded::Unknown => return Ok(Along::AsItWas),
+                Commanded::NoProvider { unknown, .. } => return Ok(Along::Left(unknown.to_string())),
                 Commanded::Denied { decision, .. } => {
-                    return Ok(Some(format!("denied, decision {}", decision.id)));
+                    return Ok(Along::Left(format!("denied, decision {}", decision.id)));
                 }
                 Commanded::Busy { .. } | Commanded::Outran => sleep(CHILD_PAUSE).await,
             }

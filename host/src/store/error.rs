@@ -17,7 +17,7 @@ pub enum StoreError {
     Refused(#[source] sqlx::Error),
     #[error("{table}.{column} of {id}: {found:?} is not {expected}")]
     BadRow { table: &'static str, column: &'static str, id: String, found: String, expected: &'static str },
-    #[error("{0:?} is no event id")]
+    #[error("{0:?} is no id of this list")]
     BadCursor(String),
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),

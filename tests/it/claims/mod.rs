@@ -8,8 +8,10 @@ mod crash;
 mod foreign;
 mod holders;
 mod process;
+mod providers;
 mod steps;
 mod storm;
+mod trees;
 mod wire;
 
 use std::path::Path;

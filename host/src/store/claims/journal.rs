@@ -62,20 +62,15 @@ macro_rules! claim {
 
 const CLAIM: &str = concat!(claim!(), "WHERE id = $1");
 
-const CLAIMS_OF: &str = concat!(claim!(), "WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3");
+/// In the order in which they were opened: ids are made by hosts' clocks.
+const CLAIMS_OF: &str =
+    concat!(claim!(), "WHERE workspace_id = $1 AND epoch < $2 ORDER BY epoch DESC LIMIT $3");
+
+const EPOCH_OF: &str = "SELECT epoch FROM claims WHERE workspace_id = $1 AND id = $2";
 
 const STEPS: &str = "
     SELECT number, step, state, epoch, seq, detail, begun_at, ended_at FROM claim_steps
     WHERE claim_id = $1 ORDER BY number";
-
-/// Children that the last pause of their parent took along, or (of a pause) all.
-const CHILDREN: &str = "SELECT id FROM workspaces WHERE parent_id = $1 AND status <> 'removed' ORDER BY id";
-
-const TAKEN_ALONG: &str = "
-    SELECT w.id FROM workspaces AS w WHERE w.parent_id = $1 AND w.status = 'paused' AND EXISTS (
-        SELECT 1 FROM claims AS c WHERE c.workspace_id = w.id AND c.parent_claim_id IS NOT NULL
-        AND c.id = (SELECT MAX(id) FROM claims AS l WHERE l.workspace_id = w.id)
-    ) ORDER BY w.id";
 
 impl Store {
     /// Journals that a step is about to be done, and draws the fence of its
@@ -148,23 +143,20 @@ impl Store {
         before: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Claim>, StoreError> {
-        // Ids are hexadecimal and hyphens: all of them come before this.
-        let before = text(before.unwrap_or("~"));
         let id = text(workspace_id);
+        let before = match before {
+            Some(before) => {
+                let found = fetch_optional!(self.read(), (i64,), EPOCH_OF, id.as_ref(), text(before))?;
+                found.ok_or_else(|| StoreError::BadCursor(before.to_owned()))?.0
+            }
+            None => i64::MAX,
+        };
         let rows = fetch_all!(self.read(), ClaimRow, CLAIMS_OF, id, before, i64::from(limit))?;
         let mut claims = Vec::with_capacity(rows.len());
         for row in rows {
             claims.push(self.with_steps(row).await?);
         }
         Ok(claims)
-    }
-
-    /// The direct children that are not removed; only those that a pause of
-    /// their parent has `taken_along`, where that is asked for.
-    pub async fn children(&self, id: &str, taken_along: bool) -> Result<Vec<String>, StoreError> {
-        let sql = if taken_along { TAKEN_ALONG } else { CHILDREN };
-        let rows = fetch_all!(self.read(), (String,), sql, text(id))?;
-        Ok(rows.into_iter().map(|(id,)| id).collect())
     }
 
     async fn with_steps(&self, row: ClaimRow) -> Result<Claim, StoreError> {

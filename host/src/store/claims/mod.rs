@@ -5,6 +5,7 @@
 //! `WHERE claim_id = … AND claim_epoch = …`, and then the claim. So two hosts
 //! can't both hold one, and all transactions take their rows in one order.
 
+mod below;
 mod journal;
 mod types;
 
