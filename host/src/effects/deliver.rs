@@ -30,7 +30,7 @@ impl Worker {
     /// A box that nobody could stop, or whose workspace is removed.
     async fn stop(&self, effect: &Effect) -> Result<Delivered, StoreError> {
         let Ok(owed) = serde_json::from_value::<OwedStop>(effect.body.clone()) else {
-            return Ok(Delivered::Hopeless("its body is no owed stop".to_owned()));
+            return Ok(Delivered::Elsewhere("its body is no owed stop that this version knows".to_owned()));
         };
         self.stop_box(effect, &owed.provider, &owed.instance_id).await
     }
@@ -41,6 +41,9 @@ impl Worker {
         provider: &str,
         instance_id: &str,
     ) -> Result<Delivered, StoreError> {
+        if let Err(unknown) = self.dispatcher.check(provider) {
+            return Ok(Delivered::Elsewhere(unknown.to_string()));
+        }
         // A refusal finishes its key too, and must not be the last word; stopping twice is stopping once.
         let key = format!("{}.{}.{instance_id}", effect.id, effect.attempts);
         let Some(call) = self.call(effect, key).await? else { return Ok(Delivered::Done) };
@@ -119,8 +122,7 @@ impl Worker {
         Ok(match asked {
             Ok(Commanded::Claimed(_) | Commanded::Unknown) => Delivered::Done,
             Ok(Commanded::NoEdge(none)) => Delivered::Noted(none.to_string()),
-            // Another host may have it.
-            Ok(Commanded::NoProvider { unknown, .. }) => Delivered::Failed(unknown.to_string()),
+            Ok(Commanded::NoProvider { unknown, .. }) => Delivered::Elsewhere(unknown.to_string()),
             Ok(Commanded::Denied { decision, .. }) => {
                 Delivered::Noted(format!("denied, decision {}", decision.id))
             }

@@ -34,6 +34,9 @@ use crate::store::{Effect, STOP, Store, StoreError};
 /// Effects that one tick takes at most.
 const TAKEN_AT_ONCE: u32 = 32;
 
+/// So many first pauses what is another host's to do waits at most.
+const SOON: u64 = 30;
+
 /// Workspaces whose effects are delivered side by side.
 const GROUPS_AT_ONCE: usize = 64;
 
@@ -44,6 +47,8 @@ enum Delivered {
     Noted(String),
     /// Again later, as long as there are attempts.
     Failed(String),
+    /// Not by this host, which does not have what it takes; another one may. Again soon.
+    Elsewhere(String),
     /// It can't work: a person has to look.
     Hopeless(String),
 }
@@ -152,11 +157,13 @@ impl Worker {
         die_at::reached(format_args!("effect:taken"));
         let delivered = self.once(effect).await?;
         die_at::reached(format_args!("effect:delivered"));
-        let (why, hopeless) = match delivered {
+        let (most, soon) = (self.config.backoff_max_ms, self.config.backoff_ms.saturating_mul(SOON));
+        let (why, hopeless, longest) = match delivered {
             Delivered::Done => return self.done(effect, None).await,
             Delivered::Noted(note) => return self.done(effect, Some(&note)).await,
-            Delivered::Failed(why) => (why, false),
-            Delivered::Hopeless(why) => (why, true),
+            Delivered::Failed(why) => (why, false, most),
+            Delivered::Elsewhere(why) => (why, false, most.min(soon)),
+            Delivered::Hopeless(why) => (why, true, most),
         };
         // A box that is left costs money as long as it runs: its stop is never given up.
         let spent = effect.kind != STOP && effect.attempts >= self.config.attempts;
@@ -179,7 +186,8 @@ impl Worker {
                 "not delivered: {why}"
             );
         }
-        self.store.effect_failed(&effect.id, self.pause(effect.attempts), &why, parked).await
+        let pause = self.pause(effect.attempts, longest);
+        self.store.effect_failed(&effect.id, pause, &why, parked).await
     }
 
     async fn done(&self, effect: &Effect, note: Option<&str>) -> Result<(), StoreError> {
@@ -189,8 +197,11 @@ impl Worker {
         Ok(())
     }
 
-    fn pause(&self, attempts: u32) -> u64 {
+    /// Twice as long every time, up to a bound; half of it is left to chance, or the host whose
+    /// pause it is would be the first to come back every time.
+    fn pause(&self, attempts: u32, longest: u64) -> u64 {
         let doubled = self.config.backoff_ms.saturating_mul(1 << attempts.saturating_sub(1).min(20));
-        doubled.min(self.config.backoff_max_ms)
+        let most = doubled.min(longest);
+        most - getrandom::u64().unwrap_or_default() % (most / 2 + 1)
     }
 }

@@ -50,6 +50,10 @@ async fn a_claim_of_a_later_version_is_left_alone(
     let shown = scene.host().get("/claims/later").await.ok();
     assert_eq!((&shown["state"], &shown["takeovers"]), (&"open".into(), &0.into()), "{shown:#}");
     assert_eq!(shown["kind"], kind);
+    for ((_, state), line) in steps.iter().zip(shown["steps"].as_array().expect("steps")) {
+        let shown = if line["state"] == "unknown" { &line["detail"] } else { &line["state"] };
+        assert_eq!(shown, state, "its own word: {line:#}");
+    }
     let listed = scene.host().get(&format!("/workspaces/{}/claims", one.id)).await.ok();
     assert_eq!(listed[0]["id"], "later");
     let metrics = scene.host().get("/metrics").await.body.to_string();
@@ -71,7 +75,8 @@ async fn an_end_of_a_later_version_is_shown(#[values(Backend::Sqlite, Backend::P
     claim(&scene, &one.id, "restart", &[]).await;
     let set = "UPDATE claims SET state = 'handed_over' WHERE id = 'later'";
     scene.db.sql(&format!("{set}; UPDATE workspaces SET claim_id = NULL")).await;
-    assert_eq!(scene.host().get("/claims/later").await.ok()["state"], "unknown");
+    let shown = scene.host().get("/claims/later").await.ok();
+    assert_eq!((&shown["state"], &shown["reason"]["detail"]), (&"unknown".into(), &"handed_over".into()));
     let listed = scene.host().get(&format!("/workspaces/{}/claims", one.id)).await.ok();
     assert_eq!(listed[0]["state"], "unknown");
 }
@@ -105,6 +110,11 @@ async fn an_effect_of_a_later_version_is_left_alone(
     assert_eq!(state("later").await, "due");
     let attempts = "SELECT CAST(attempts AS BIGINT) FROM outbox WHERE id = 'later'";
     assert_eq!(scene.db.number(attempts).await, 0);
+    // A stop is never given up, also where a later version says differently what is to be stopped.
+    scene.db.sql(&owe("stop", "stop", r#"{"boxes": ["red/none"]}"#)).await;
+    let tried = "SELECT CAST(attempts AS BIGINT) FROM outbox WHERE id = 'stop'";
+    scene.until("it was tried again", async || scene.db.number(tried).await > 2).await;
+    assert_eq!(state("stop").await, "due");
     // One that can't be read stands in the way of none.
     scene.db.sql(&owed[1]).await;
     scene.db.sql(&owe("last", "stop", r#"{"provider": "red", "instance_id": "none"}"#)).await;

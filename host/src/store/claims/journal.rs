@@ -2,6 +2,7 @@
 
 use super::types::{Begin, Begun, Claim, ClaimState, Effects, Hold, JournaledStep, StepState};
 use super::{reason, status};
+use crate::facts::Reason;
 use crate::store::error::StoreError;
 use crate::store::outbox::owe_stop;
 use crate::store::pool::{Store, Tx};
@@ -208,8 +209,11 @@ struct ClaimRow {
 impl ClaimRow {
     fn read(self, steps: Vec<JournaledStep>) -> Result<Claim, StoreError> {
         let at = At { table: "claims", id: &self.id };
+        let state = self.state.parse::<ClaimState>();
+        // What a later version calls it is shown all the same.
+        let unknown = state.as_ref().err().map(|_| Reason::new("unknown-state", self.state.as_str()));
         Ok(Claim {
-            state: self.state.parse().unwrap_or(ClaimState::Unknown),
+            state: state.unwrap_or(ClaimState::Unknown),
             prior_status: status(at, &self.prior_status)?,
             epoch: at.number("epoch", self.epoch)?,
             takeovers: at.number("takeovers", self.takeovers)?,
@@ -219,7 +223,7 @@ impl ClaimRow {
             parent_claim_id: self.parent_claim_id,
             kind: self.kind,
             actor: self.actor,
-            reason: reason(self.reason_code, self.reason_detail),
+            reason: reason(self.reason_code, self.reason_detail).or(unknown),
             decision_id: self.decision_id,
             old_provider: self.old_provider,
             old_instance_id: self.old_instance_id,
@@ -245,14 +249,21 @@ struct StepRow {
 
 impl StepRow {
     fn read(self, at: At<'_>) -> Result<JournaledStep, StoreError> {
+        let state = self.state.parse::<StepState>();
+        let unknown = state.as_ref().err().map(|_| self.state.as_str());
+        let detail = match (unknown, self.detail) {
+            (Some(state), Some(detail)) => Some(format!("{state}: {detail}")),
+            (Some(state), None) => Some(state.to_owned()),
+            (None, detail) => detail,
+        };
         Ok(JournaledStep {
-            state: self.state.parse().unwrap_or(StepState::Unknown),
+            state: state.unwrap_or(StepState::Unknown),
             epoch: at.number("epoch", self.epoch)?,
             seq: at.number("seq", self.seq)?,
             begun_at: at.number("begun_at", self.begun_at)?,
             ended_at: self.ended_at.map(|t| at.number("ended_at", t)).transpose()?,
             step: self.step,
-            detail: self.detail,
+            detail,
             number: self.number,
         })
     }
