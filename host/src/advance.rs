@@ -22,7 +22,9 @@ pub use removal::{MAX_SUBTREE, Removal};
 pub use sweep::{Found, Look, Settled};
 
 use crate::die_at;
-use crate::facts::{Answer, Bound, Cause, Command, Decision, Denial, Fault, Outcome, Question, Reason};
+use crate::facts::{
+    Answer, Bound, Cause, Command, Decision, Denial, Fault, Outcome, Question, Reason, Workspace,
+};
 use crate::machine::{Edge, NoSuchEdge, Status};
 use crate::metrics::Metrics;
 use crate::policy::Revision;

@@ -119,7 +119,7 @@ async fn a_resume_wakes_what_its_pause_put_to_sleep(
     let resumed = tree.command("root", "resume").await;
     let steps = resumed["steps"].as_array().expect("steps");
     let along = steps.iter().find(|step| step["step"] == "resume_children").expect("that step");
-    assert_eq!(along["detail"], "3 taken along", "{resumed:#}");
+    assert_eq!(along["detail"], "1 taken along", "each takes its own: {resumed:#}");
     tree.are(&before, "", &[]).await;
 
     // What an operator put to sleep, and what that took along, he wakes.

@@ -125,7 +125,7 @@ impl World {
             target_provider: None,
         };
         let restart = Command { command: CommandKind::Restart, ..Command::remove() };
-        let opened = self.fleet.advance.command(&self.claimed.id, &restart, &claim, None).await;
+        let opened = self.fleet.advance.command(&self.claimed.id, &restart, &claim, None, &|_| Ok(())).await;
         assert!(matches!(opened, Ok(Advanced::Moved { .. })), "{opened:?}");
         let body = r#"{"provider": "process", "instance_id": "box-left"}"#;
         let owed = format!(
