@@ -101,6 +101,12 @@ struct BrakeLabels {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StrayLabels {
+    provider: String,
+    registry: String,
+}
+
 /// All of the host's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -143,6 +149,7 @@ pub struct Metrics {
     swept: Family<LoopOutcomeLabels, Counter>,
     distrusted: Family<ReasonLabels, Counter>,
     brake: Family<BrakeLabels, Gauge>,
+    strays: Family<StrayLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -178,6 +185,7 @@ impl Default for Metrics {
             swept: Family::default(),
             distrusted: Family::default(),
             brake: Family::default(),
+            strays: Family::default(),
             registry: Registry::default(),
         };
         registry.register("heartbeats", "Heartbeats answered", this.heartbeats.clone());
@@ -237,6 +245,8 @@ impl Default for Metrics {
         let distrusted = this.distrusted.clone();
         registry.register("distrusted", "Pulses after which silence was reckoned anew", distrusted);
         registry.register("brake", "1 for the state that each brake is in", this.brake.clone());
+        let strays = this.strays.clone();
+        registry.register("stray_instances", "Boxes that no row names, by the registry they are of", strays);
         Self { registry, ..this }
     }
 }
@@ -333,6 +343,14 @@ impl Metrics {
         for each in states {
             let labels = BrakeLabels { scope: scope.to_owned(), state: each };
             self.brake.get_or_create(&labels).set(i64::from(*each == state));
+        }
+    }
+
+    /// How many boxes there are that no row names, by provider and whose they are.
+    pub(crate) fn strays(&self, counts: Vec<(String, String, i64)>) {
+        self.strays.clear();
+        for (provider, registry, n) in counts {
+            self.strays.get_or_create(&StrayLabels { provider, registry }).set(n);
         }
     }
 

@@ -79,7 +79,7 @@ async fn sent(request: RequestBuilder) -> (u16, Value) {
 fn spec(registry_url: &str) -> Value {
     json!({
         "kind": "workspace", "runtime": "claude", "tier": null, "labels": {}, "persistent_volume": false,
-        "registry_url": registry_url, "token": "a-box-token",
+        "registry_id": "5b1c7a52", "registry_url": registry_url, "token": "a-box-token",
     })
 }
 
@@ -120,7 +120,9 @@ async fn fences_and_keys_are_each_providers_own() {
     let a = json!({ "workspace_id": "w", "instance_id": "a", "state": "running" });
     assert_eq!(caller.call("green", "status a", "", "").await.1, a);
     assert_eq!(caller.call("blue", "status a", "", "").await.1["state"], "stopped");
-    assert_eq!(caller.call("green", "list", "", "").await.1, json!([a]));
+    let mut listed = a.clone();
+    listed["registry_id"] = "5b1c7a52".into();
+    assert_eq!(caller.call("green", "list", "", "").await.1, json!([listed]));
     assert_eq!(caller.call("green", "fence", "1.2", "k2").await.1, json!([a]));
     assert_eq!(caller.call("blue", "list", "", "").await.1, json!([]));
     let given: StartBody = serde_json::from_value(spec("http://127.0.0.1:9")).expect("a start's body");

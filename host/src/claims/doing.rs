@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::plan::Step;
 use super::saga::Halt;
-use super::{Commanded, Host, Point};
+use super::{Commanded, Host, Point, naming};
 use crate::facts::{Command, CommandKind, Reason};
 use crate::provision::{BoxSpec, BoxState, BoxToken, Call, DispatchError, Fence};
 use crate::store::{Begin, Begun, Claim, Effects, Hold, OwedStop, StepState, TokenHash};
@@ -186,7 +186,7 @@ impl<'a> Doing<'a> {
     async fn start_new(&mut self, claim: &Claim) -> Result<Over, Halt> {
         let Some(provider) = &claim.new_provider else { return Ok(Over::Done) };
         // Named by its epoch: what an older holder started has another name.
-        let instance = format!("{}-e{}", self.hold.workspace_id, self.hold.epoch);
+        let instance = naming::instance_of(&self.hold.workspace_id, self.hold.epoch);
         if let Err(unknown) = self.host.dispatcher.check(provider) {
             let begun = self.begin(Step::StartNew, None).await?;
             return self.not_started(begun, unknown.to_string()).await;
@@ -316,6 +316,7 @@ impl<'a> Doing<'a> {
             tier: view.tier,
             labels: view.workspace.labels,
             persistent_volume: view.workspace.persistent_volume,
+            registry_id: self.host.store.registry_id().await?,
             registry_url: self.host.registry_url.clone(),
             token: token.clone(),
         })

@@ -15,6 +15,7 @@
 //! | `restart`, `switch_provider`, … | one plan each, read top to bottom |
 //! | `saga` | walks a plan, forwards and back |
 //! | `doing` | does one step: journal, provider, journal |
+//! | `naming` | how boxes are called |
 //! | `point` | where a claim can be when its host dies |
 //! | `open` | the value that stands for an open claim, and must be spent |
 //! | `fits` | what a command needs of its row before anything is claimed |
@@ -25,6 +26,7 @@ pub mod create;
 mod doing;
 mod fits;
 pub mod hibernate;
+pub mod naming;
 mod open;
 pub mod pause;
 pub mod plan;

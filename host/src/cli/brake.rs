@@ -23,7 +23,7 @@ pub struct Args {
 enum Verb {
     /// Let rows go down again, so many a minute
     Release {
-        /// fleet or provider:NAME; all that is held where it is left out
+        /// fleet, provider:NAME or strays; all that is held where it is left out
         scope: Option<String>,
         #[command(flatten)]
         host: Host,

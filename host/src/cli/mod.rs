@@ -7,6 +7,7 @@ pub mod claim;
 mod client;
 pub mod effects;
 mod flags;
+pub mod instances;
 mod log;
 pub mod machine;
 pub mod migrate;
@@ -50,6 +51,8 @@ enum Verb {
     Claim(claim::Args),
     /// See what is owed; deliver what was parked again, or drop it
     Effects(effects::Args),
+    /// See the boxes that run, and those that no workspace names
+    Instances(instances::Args),
     /// See whether rows may go down, and let them again
     Brake(brake::Args),
     /// See what the loops of a running host do
@@ -98,6 +101,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Workspace(args) => wait_for(workspace::run(&args)),
         Verb::Claim(args) => wait_for(claim::run(&args)),
         Verb::Effects(args) => wait_for(effects::run(&args)),
+        Verb::Instances(args) => wait_for(instances::run(&args)),
         Verb::Brake(args) => wait_for(brake::run(&args)),
         Verb::Loops(args) => wait_for(brake::loops(&args)),
         Verb::Migrate(args) => wait_for(migrate::run(&args)),

@@ -30,7 +30,7 @@ pub(super) struct BrakeBody {
     trusted_from: String,
     /// What was the matter then: `database-away`, `stalled`, `host-lost`, …
     distrust: Option<String>,
-    /// The fleet, and each provider.
+    /// The fleet, each provider, and the strays.
     scopes: Vec<ScopeBody>,
     /// The hosts that share this database.
     hosts: Vec<HostBody>,
@@ -38,7 +38,7 @@ pub(super) struct BrakeBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ScopeBody {
-    /// `fleet`, or `provider:NAME`.
+    /// `fleet`, `provider:NAME`, or `strays`.
     scope: String,
     /// `free`, `held` or, after a release by hand, `easing`.
     state: &'static str,
@@ -116,7 +116,7 @@ async fn brake(registry: &Registry) -> Answer<BrakeBody> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseBody {
-    /// `fleet` or `provider:NAME`; all that is held where it is left out.
+    /// `fleet`, `provider:NAME` or `strays`; all that is held where it is left out.
     scope: Option<String>,
 }
 

@@ -22,6 +22,7 @@ mod exact;
 mod fields;
 mod guard;
 mod health;
+mod instances;
 mod page;
 mod policies;
 mod problems;
@@ -147,6 +148,7 @@ fn routes() -> OpenApiRouter<Handles> {
         .routes(routes!(effects::list))
         .routes(routes!(effects::retry))
         .routes(routes!(effects::give_up))
+        .routes(routes!(instances::list))
         .routes(routes!(brake::read))
         .routes(routes!(brake::release))
         .routes(routes!(brake::loops))

@@ -30,6 +30,15 @@ pub struct LoopsConfig {
     /// How often rows that are down are asked about again, in milliseconds; what
     /// has been down for long, ever more seldom.
     pub down_ms: u64,
+    /// How often providers are asked for what they run, in milliseconds.
+    pub strays_ms: u64,
+    /// A box that no row names is stopped after so long, in milliseconds.
+    pub strays_grace_ms: u64,
+    /// None is within this time of when the database was made, or found to be older
+    /// than its boxes, in milliseconds.
+    pub strays_quiet_ms: u64,
+    /// Whether they are stopped at all, or only shown.
+    pub strays_stop: bool,
 }
 
 impl Default for LoopsConfig {
@@ -46,6 +55,10 @@ impl Default for LoopsConfig {
             provisioning_after_ms: 60_000,
             idle_ms: 120_000,
             down_ms: 60_000,
+            strays_ms: 60_000,
+            strays_grace_ms: 3_600_000,
+            strays_quiet_ms: 21_600_000,
+            strays_stop: true,
         }
     }
 }
@@ -60,6 +73,7 @@ impl LoopsConfig {
             ("provisioning_ms", self.provisioning_ms),
             ("idle_ms", self.idle_ms),
             ("down_ms", self.down_ms),
+            ("strays_ms", self.strays_ms),
             ("instances_question_ms", self.instances_question_ms),
         ];
         if let Some((key, _)) = ticks.into_iter().find(|(_, value)| *value == 0) {

@@ -77,6 +77,13 @@ impl Tally {
         self.skip_many(why, 1);
     }
 
+    /// [`Tally::skip_many`], where there are any.
+    pub fn skip_some(&mut self, why: &'static str, rows: usize) {
+        if rows > 0 {
+            self.skip_many(why, rows);
+        }
+    }
+
     pub fn skip_many(&mut self, why: &'static str, rows: usize) {
         *self.skipped.entry(why).or_default() += u64::try_from(rows).unwrap_or(u64::MAX);
     }

@@ -15,6 +15,7 @@
 //! | `provisioning` | 30 s | provisioning for longer than it may take |
 //! | `idle` | 120 s | no task for the workspace's own limit |
 //! | `down` | 60 s | what is down and stays so: recovery is asked again |
+//! | `strays` | 60 s | boxes that providers run and no row names |
 //! | `claims` | 5 s | leases that lapsed |
 //! | `outbox` | 1 s, and woken | effects that are due |
 //! | `pulse` | 1 s | whether this host can be trusted to have heard its agents |
@@ -33,6 +34,7 @@ mod outbox;
 mod provisioning;
 mod pulse;
 mod silence;
+mod strays;
 mod sweep;
 mod trust;
 
@@ -59,6 +61,7 @@ use instances::Instances;
 use provisioning::Provisioning;
 use pulse::Pulses;
 use silence::Silence;
+use strays::Strays;
 use sweep::Sweeper;
 
 /// What the loops work on.
@@ -81,6 +84,7 @@ pub struct Loops {
     store: Store,
     host: HostName,
     brake: BrakeConfig,
+    config: LoopsConfig,
 }
 
 impl Loops {
@@ -119,6 +123,14 @@ impl Loops {
                 dispatcher: parts.dispatcher.clone(),
                 config: config.clone(),
             })),
+            driver(Arc::new(Strays {
+                store: parts.store.clone(),
+                dispatcher: parts.dispatcher.clone(),
+                trust: trust.clone(),
+                metrics: parts.metrics.clone(),
+                config: config.clone(),
+                limits: brake.limits(),
+            })),
             driver(Arc::new(Provisioning { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Down { sweeper: sweeper.clone(), config: config.clone() })),
             driver(Arc::new(Idle { sweeper, claims: parts.claims.clone(), config: config.clone() })),
@@ -131,7 +143,8 @@ impl Loops {
         ];
         parts.effects.wakes(outbox.waker());
         parts.advance.owed_wakes(outbox.waker());
-        Self { drivers, pulse, census, store: parts.store.clone(), host, brake: brake.clone() }
+        let (store, brake, config) = (parts.store.clone(), brake.clone(), config.clone());
+        Self { drivers, pulse, census, store, host, brake, config }
     }
 
     /// Runs them until `stop`. The first pulse comes before everything else: what
@@ -160,6 +173,11 @@ impl Loops {
     /// How each loop stands.
     pub fn reports(&self) -> Vec<Report> {
         self.drivers.iter().map(|driver| driver.report()).collect()
+    }
+
+    /// How often they tick, and how much they do.
+    pub fn config(&self) -> &LoopsConfig {
+        &self.config
     }
 
     /// The bounds of the brake.

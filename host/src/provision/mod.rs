@@ -126,6 +126,8 @@ pub struct BoxSpec {
     pub tier: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub persistent_volume: bool,
+    /// The registry whose box it is, for its provider to list it with.
+    pub registry_id: String,
     /// Where its agent registers: the base of the host's own URL.
     pub registry_url: String,
     /// What its agent registers and heartbeats with.
@@ -147,6 +149,17 @@ pub struct BoxStatus {
     pub workspace_id: String,
     pub instance_id: String,
     pub state: BoxState,
+}
+
+/// A box in a provider's list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedBox {
+    pub workspace_id: String,
+    pub instance_id: String,
+    pub state: BoxState,
+    /// The registry that had it started. None: the box doesn't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_id: Option<String>,
 }
 
 /// A plugin that a box should have.
@@ -195,8 +208,8 @@ pub trait Provisioner: Send + Sync {
     /// Whether that box runs. Changes nothing, so it has no fence.
     fn status<'a>(&'a self, workspace_id: &'a str, instance_id: &'a str) -> Answer<'a, BoxStatus>;
 
-    /// Every box that runs here, by workspace. Changes nothing, so it has no fence.
-    fn list(&self) -> Answer<'_, Vec<BoxStatus>>;
+    /// Every box that runs here, by workspace, and whose it is. Changes nothing, so it has no fence.
+    fn list(&self) -> Answer<'_, Vec<ListedBox>>;
 }
 
 /// What a call comes to.

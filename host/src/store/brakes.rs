@@ -17,6 +17,10 @@ use crate::facts::{Reason, Timestamp};
 /// The scope of everything.
 pub const FLEET: &str = "fleet";
 
+/// The scope of boxes that no row names: no row goes down with them, so they are
+/// counted by themselves, but where rows are held they are, too.
+pub const STRAYS: &str = "strays";
+
 /// A released brake counts by the minute.
 const MINUTE_MS: i64 = 60_000;
 
@@ -114,7 +118,7 @@ impl BrakeLimits {
 /// One scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Brake {
-    /// [`FLEET`], or `provider:NAME`.
+    /// [`FLEET`], `provider:NAME`, or [`STRAYS`].
     pub scope: String,
     pub state: BrakeState,
     /// Since when it stands so.
@@ -146,12 +150,7 @@ pub(super) async fn take(
         [Some(FLEET.to_owned()), provider.map(provider_scope)].into_iter().flatten().collect();
     for scope in &scopes {
         let brake = locked(tx, scope, limits).await?;
-        let allowed = match brake.state {
-            BrakeState::Held => false,
-            BrakeState::Free => brake.flips < limits.bound(brake.live),
-            BrakeState::Easing => brake.flips < limits.per_minute,
-        };
-        if !allowed {
+        if !brake.allows(limits) {
             return Ok(Some(scope.clone()));
         }
     }
@@ -159,6 +158,59 @@ pub(super) async fn take(
         execute!(tx.on(), FLIPPED, text(scope))?;
     }
     Ok(None)
+}
+
+/// Counts one stray of this provider that is stopped; the scope that forbids it, and
+/// then nothing is counted.
+pub(super) async fn take_stray(
+    tx: &mut Tx,
+    provider: &str,
+    limits: &BrakeLimits,
+) -> Result<Option<String>, StoreError> {
+    for scope in [FLEET.to_owned(), provider_scope(provider)] {
+        if locked(tx, &scope, limits).await?.state == BrakeState::Held {
+            return Ok(Some(scope));
+        }
+    }
+    if !locked(tx, STRAYS, limits).await?.allows(limits) {
+        return Ok(Some(STRAYS.to_owned()));
+    }
+    execute!(tx.on(), FLIPPED, STRAYS)?;
+    Ok(None)
+}
+
+/// Says how many strays would be stopped now. Where that is more than the bound none is.
+pub(super) async fn ask_for_strays(tx: &mut Tx, wanted: u64, limits: &BrakeLimits) -> Result<(), StoreError> {
+    ask(tx, STRAYS, wanted, limits).await.map(drop)
+}
+
+/// Asks one scope; whether it is held from now on.
+async fn ask(tx: &mut Tx, scope: &str, n: u64, limits: &BrakeLimits) -> Result<bool, StoreError> {
+    let brake = locked(tx, scope, limits).await?;
+    let bound = limits.bound(brake.live);
+    let over = match brake.state {
+        BrakeState::Free => brake.flips.saturating_add(n) > bound,
+        // Each host asks about what it took: together they may be over the bound all the same.
+        BrakeState::Held | BrakeState::Easing => n > limits.number,
+    };
+    execute!(tx.on(), WANTED, text(scope), count(n), over)?;
+    if brake.state == BrakeState::Free && over {
+        execute!(tx.on(), SET, text(scope), BrakeState::Held.as_str())?;
+        let BrakeLimits { window_ms, .. } = limits;
+        let detail = match scope {
+            STRAYS => format!(
+                "{scope}: {n} boxes that no row names would be stopped and {} were; at most {bound} in {window_ms} ms",
+                brake.flips
+            ),
+            _ => format!(
+                "{scope}: {n} rows would go down and {} did, of {} live ones; at most {bound} in {window_ms} ms",
+                brake.flips, brake.live
+            ),
+        };
+        let reason = Reason::new("mass-failure", detail);
+        events::record_fleet(tx, events::BRAKE_HELD, "brake", &reason).await?;
+    }
+    Ok(brake.state == BrakeState::Held || (brake.state == BrakeState::Free && over))
 }
 
 /// The brake of a scope; nobody else changes or counts it until the transaction ends.
@@ -180,6 +232,15 @@ async fn locked(tx: &mut Tx, scope: &str, limits: &BrakeLimits) -> Result<Brake,
 }
 
 impl Brake {
+    /// Whether one more may go down.
+    fn allows(&self, limits: &BrakeLimits) -> bool {
+        match self.state {
+            BrakeState::Held => false,
+            BrakeState::Free => self.flips < limits.bound(self.live),
+            BrakeState::Easing => self.flips < limits.per_minute,
+        }
+    }
+
     /// From when on flips count, in the database's time.
     fn counts_from(&self, now: i64, limits: &BrakeLimits) -> i64 {
         match self.state {
@@ -232,24 +293,7 @@ impl Store {
         let mut held = BTreeSet::new();
         let mut tx = self.begin().await?;
         for (scope, n) in scopes {
-            let brake = locked(&mut tx, &scope, limits).await?;
-            let bound = limits.bound(brake.live);
-            let over = match brake.state {
-                BrakeState::Free => brake.flips.saturating_add(n) > bound,
-                // Each host asks about what it took: together they may be over the bound all the same.
-                BrakeState::Held | BrakeState::Easing => n > limits.number,
-            };
-            execute!(tx.on(), WANTED, text(&scope), count(n), over)?;
-            if brake.state == BrakeState::Free && over {
-                execute!(tx.on(), SET, text(&scope), BrakeState::Held.as_str())?;
-                let detail = format!(
-                    "{scope}: {n} rows would go down and {} did, of {} live ones; at most {bound} in {} ms",
-                    brake.flips, brake.live, limits.window_ms
-                );
-                let reason = Reason::new("mass-failure", detail);
-                events::record_fleet(&mut tx, events::BRAKE_HELD, "brake", &reason).await?;
-            }
-            if brake.state == BrakeState::Held || (brake.state == BrakeState::Free && over) {
+            if ask(&mut tx, &scope, n, limits).await? {
                 held.insert(scope);
             }
         }

@@ -21,9 +21,11 @@ pub const JUMPED: &str = "clock-jumped";
 const NOW: &str = "SELECT now FROM clock";
 
 /// Silence, provisioning and idling count from now on, and the live rows are counted again.
+/// The hours in which no stray is stopped are as many as they were.
 const FLEET: &str = "
     UPDATE fleet SET trusted_from = $1, distrust = $2, clock_from = $1, clock_seen = $1,
-        clock_ahead = $3, counted_at = 0";
+        clock_ahead = $3, counted_at = 0, strays_at = 0,
+        quiet_from = CASE WHEN quiet_from + $4 > $1 THEN $1 ELSE quiet_from + $4 END";
 
 /// All of them live until they are missed for long enough by this clock.
 const HOSTS: &str = "
@@ -41,6 +43,9 @@ const EFFECTS: &str = "
 const BRAKES: &str = "
     UPDATE brakes SET since = CASE WHEN state <> 'free' OR since > $1 THEN $1 ELSE since END,
         over_at = CASE WHEN state <> 'free' OR over_at > $1 THEN $1 ELSE over_at END";
+
+/// Their grace counts from now on, anyway.
+const STRAYS: &str = "UPDATE strays SET found_at = $1 WHERE found_at > $1";
 
 /// What went down within the window counts for another one.
 const FLIPS: [&str; 3] = [
@@ -67,11 +72,12 @@ pub(super) async fn reckon_anew(
     lease_ms: u64,
     reason: &Reason,
 ) -> Result<(), StoreError> {
-    execute!(tx.on(), FLEET, now, text(&reason.code), by.max(0))?;
+    execute!(tx.on(), FLEET, now, text(&reason.code), by.max(0), by)?;
     execute!(tx.on(), HOSTS, now)?;
     execute!(tx.on(), LEASES, now, count(lease_ms))?;
     execute!(tx.on(), EFFECTS, now, by)?;
     execute!(tx.on(), BRAKES, now)?;
+    execute!(tx.on(), STRAYS, now)?;
     let [add_up, forget, put] = FLIPS;
     execute!(tx.on(), add_up)?;
     execute!(tx.on(), forget)?;

@@ -22,8 +22,17 @@ const INSERT: &str = "
         reason_code, reason_detail, decision_id, at)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, clock.now FROM clock";
 
+/// The workspace, if there is such a row, and its version.
+const INSERT_STRAY: &str = "
+    INSERT INTO events (workspace_id, version, type, cause, reason_code, reason_detail, at)
+    SELECT (SELECT id FROM workspaces WHERE id = $1),
+        COALESCE((SELECT version FROM workspaces WHERE id = $1), 0), $2, 'strays', $3, $4, clock.now FROM clock";
+
 const CARD_UPDATED: &str = "AGENT_CARD_UPDATED";
 const BOX_MAY_BE_LEFT: &str = "BOX_MAY_BE_LEFT";
+
+pub(super) const STRAY_FOUND: &str = "STRAY_FOUND";
+pub(super) const STRAY_STOPPED: &str = "STRAY_STOPPED";
 
 /// Of the whole fleet.
 pub(super) const DISTRUSTED: &str = "REGISTRY_DISTRUSTED";
@@ -272,6 +281,26 @@ pub(super) async fn record_left_box(
         decision_id: None,
     };
     record(tx, line).await
+}
+
+/// A box that no row names.
+pub(super) struct StrayEvent<'a> {
+    pub workspace_id: &'a str,
+    pub instance_id: &'a str,
+    pub provider: &'a str,
+    /// The code of why it is one.
+    pub why: &'a str,
+}
+
+/// A stray was found, or stopped. It is its workspace's event where there is such a row.
+pub(super) async fn record_stray(
+    tx: &mut Tx,
+    event_type: &'static str,
+    stray: &StrayEvent<'_>,
+) -> Result<(), StoreError> {
+    let StrayEvent { workspace_id, instance_id, provider, why } = stray;
+    let detail = format!("instance {instance_id} of workspace {workspace_id} at provider {provider}");
+    execute!(tx.on(), INSERT_STRAY, text(workspace_id), event_type, *why, text(&detail)).map(drop)
 }
 
 /// Something happened that is no one workspace's.

@@ -29,6 +29,12 @@ const CLOCK: &str = "SELECT clock.now, fleet.clock_from, fleet.clock_seen FROM c
 /// By one of the hosts, and not by each at every pulse.
 const CLOCK_SEEN: &str = "UPDATE fleet SET clock_seen = $1 WHERE clock_seen < $1 - 500";
 
+/// A copy that was restored, perhaps: no stray is stopped for a while.
+const QUIET: &str = "UPDATE fleet SET quiet_from = $1";
+
+/// A database that no host has used for so long may be an older one.
+const FAR_BACK_MS: i64 = 3_600_000;
+
 /// A host that starts is the one that it was before.
 const NAMESAKES: &str = "DELETE FROM hosts WHERE id <> $1 AND name = $2";
 
@@ -133,6 +139,9 @@ impl Store {
         let distrust = match jump {
             Some(reason) => Some(reason),
             None => {
+                if starting && before.now - before.clock_seen > FAR_BACK_MS {
+                    execute!(tx.on(), QUIET, before.now)?;
+                }
                 execute!(tx.on(), CLOCK_SEEN, before.now)?;
                 let distrust = own.reason.or_else(|| before.reason(patience));
                 if let Some(reason) = &distrust {

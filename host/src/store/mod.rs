@@ -30,6 +30,7 @@
 //! | `claims` | the sagas, their journals, and what they leave owed |
 //! | `sweeps` | what the loops look at next |
 //! | `brakes`, `hosts` | how many went down lately; which hosts are alive |
+//! | `strays` | boxes that no row names, and the registry's identity |
 //! | `clock` | a clock that jumped: what is reckoned anew |
 //! | `events`, `decisions`, `tokens`, `policies` | their tables |
 
@@ -56,12 +57,13 @@ mod outbox;
 mod plugins;
 mod policies;
 mod sole;
+mod strays;
 mod sweeps;
 mod tokens;
 mod types;
 mod workspaces;
 
-pub use brakes::{Brake, BrakeLimits, BrakeState, FLEET, provider_scope};
+pub use brakes::{Brake, BrakeLimits, BrakeState, FLEET, STRAYS, provider_scope};
 pub use claims::{
     Begin, Begun, Claim, ClaimKind, ClaimState, Effects, Ended, Ending, Hold, JournaledStep, NewClaim,
     OwedStop, StepState, UnknownState,
@@ -73,6 +75,7 @@ pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
 pub use reported::Reported;
 pub use sole::{Sole, SoleError};
+pub use strays::{Instance as NamedInstance, SeenBox, Sighted, Stray, Taken as StrayTaken, Whose};
 pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{
     Beat, Beaten, BoundModule, Commit, Credential, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,

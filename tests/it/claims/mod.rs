@@ -11,6 +11,7 @@ mod process;
 mod providers;
 mod steps;
 mod storm;
+mod strays;
 mod tree_storm;
 mod trees;
 mod wire;

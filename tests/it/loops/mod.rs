@@ -9,6 +9,7 @@ mod provider;
 mod race;
 mod silence;
 mod slow_provider;
+mod strays;
 
 use std::sync::Arc;
 

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sprag::provision::{Answer, BoxSpec, BoxState, BoxStatus, Call, Plugin, ProviderError, Provisioner};
+use sprag::provision::{
+    Answer, BoxSpec, BoxState, BoxStatus, Call, Fence, ListedBox, Plugin, ProviderError, Provisioner,
+};
 
 /// What it says of a box.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +34,24 @@ type Whilst = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = ()> + Send>> + S
 #[derive(Default)]
 pub struct Provider(Mutex<Script>);
 
-#[derive(Default)]
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            says: None,
+            says_of: BTreeMap::new(),
+            takes: Duration::ZERO,
+            whilst: None,
+            asked: Vec::new(),
+            stopped: Vec::new(),
+            tokens: Vec::new(),
+            runs: Some(Vec::new()),
+            accepted: BTreeMap::new(),
+            stops_nothing: false,
+            calls: Vec::new(),
+        }
+    }
+}
+
 struct Script {
     says: Option<Says>,
     /// Of one workspace's box.
@@ -43,6 +62,13 @@ struct Script {
     stopped: Vec<String>,
     /// Of the boxes that were started, the last one last.
     tokens: Vec<String>,
+    /// What it lists. None: it lists nothing that is an answer.
+    runs: Option<Vec<ListedBox>>,
+    /// Fences that it has accepted, of these workspaces; of others it takes any.
+    accepted: BTreeMap<String, Fence>,
+    stops_nothing: bool,
+    /// The stops that it was asked for.
+    calls: Vec<Call>,
 }
 
 impl Provider {
@@ -77,6 +103,37 @@ impl Provider {
         self.script().stopped.clone()
     }
 
+    /// It runs this box, as started by this registry.
+    pub fn runs(&self, workspace: &str, instance: &str, registry: Option<&str>) {
+        let listed = ListedBox {
+            workspace_id: workspace.to_owned(),
+            instance_id: instance.to_owned(),
+            state: BoxState::Running,
+            registry_id: registry.map(str::to_owned),
+        };
+        self.script().runs.get_or_insert_default().push(listed);
+    }
+
+    /// What it lists; None is no answer. What it was before.
+    pub fn lists(&self, runs: Option<Vec<ListedBox>>) -> Option<Vec<ListedBox>> {
+        std::mem::replace(&mut self.script().runs, runs)
+    }
+
+    /// It has accepted this fence of that workspace.
+    pub fn accepted(&self, workspace: &str, fence: Fence) {
+        self.script().accepted.insert(workspace.to_owned(), fence);
+    }
+
+    /// Whether it answers stops.
+    pub fn stops(&self, stops: bool) {
+        self.script().stops_nothing = !stops;
+    }
+
+    /// The stops that it was asked for.
+    pub fn stop_calls(&self) -> Vec<Call> {
+        self.script().calls.clone()
+    }
+
     /// The token of the box that was started last.
     pub fn token(&self) -> String {
         self.script().tokens.last().expect("a box was started").clone()
@@ -98,7 +155,19 @@ impl Provisioner for Provider {
     }
 
     fn stop<'a>(&'a self, call: &'a Call, instance_id: &'a str) -> Answer<'a, BoxStatus> {
-        self.script().stopped.push(instance_id.to_owned());
+        let mut script = self.script();
+        script.calls.push(call.clone());
+        let accepted = script.accepted.get(&call.workspace_id).copied();
+        if let Some(accepted) = accepted.filter(|accepted| call.fence <= *accepted) {
+            return Box::pin(async move { Err(ProviderError::Stale { accepted }) });
+        }
+        if script.stops_nothing {
+            return Box::pin(async { Err(ProviderError::Unknown { why: "told to".to_owned() }) });
+        }
+        script.stopped.push(instance_id.to_owned());
+        if let Some(runs) = &mut script.runs {
+            runs.retain(|one| one.workspace_id != call.workspace_id || one.instance_id != instance_id);
+        }
         Box::pin(async { Ok(of(&call.workspace_id, instance_id, BoxState::Stopped)) })
     }
 
@@ -137,7 +206,16 @@ impl Provisioner for Provider {
         })
     }
 
-    fn list(&self) -> Answer<'_, Vec<BoxStatus>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn list(&self) -> Answer<'_, Vec<ListedBox>> {
+        let (runs, whilst) = {
+            let script = self.script();
+            (script.runs.clone(), script.whilst.clone())
+        };
+        Box::pin(async move {
+            if let Some(whilst) = whilst {
+                whilst(String::new()).await;
+            }
+            runs.ok_or_else(|| ProviderError::Unknown { why: "told to".to_owned() })
+        })
     }
 }

@@ -2,10 +2,10 @@
 //! and that a call about one box is about no other.
 
 use rstest::rstest;
-use sprag::provision::{Plugin, Provisioner};
+use sprag::provision::{ListedBox, Plugin, Provisioner};
 
 use super::outside::{Kind, Outside};
-use super::{call, refused, running, spec, stale, stopped};
+use super::{REGISTRY, call, refused, running, spec, stale, stopped};
 
 fn plugin(name: &str) -> Plugin {
     Plugin { name: name.to_owned(), version: None }
@@ -13,7 +13,11 @@ fn plugin(name: &str) -> Plugin {
 
 async fn listed(provider: &dyn Provisioner) -> Vec<String> {
     let boxes = provider.list().await.expect("a list");
-    boxes.into_iter().map(|one| format!("{}/{}", one.workspace_id, one.instance_id)).collect()
+    let named = |one: ListedBox| {
+        assert_eq!(one.registry_id.as_deref(), Some(REGISTRY), "it carries the identity that it was given");
+        format!("{}/{}", one.workspace_id, one.instance_id)
+    };
+    boxes.into_iter().map(named).collect()
 }
 
 #[rstest]

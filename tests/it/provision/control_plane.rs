@@ -13,7 +13,7 @@ use sprag::provision::control_plane::{ControlPlane, Secret};
 use sprag::provision::{Plugin, ProviderError, Provisioner};
 use tokio::net::TcpListener;
 
-use super::{TOKEN, call, running, spec, stopped};
+use super::{REGISTRY, TOKEN, call, running, spec, stopped};
 
 const BEARER: &str = "a-control-plane-token-that-nobody-may-see";
 
@@ -82,7 +82,8 @@ async fn every_call_is_on_the_wire_as_described() {
     assert_eq!(seen.headers["authorization"], format!("Bearer {BEARER}"));
     let expected = json!({
         "kind": "workspace", "runtime": "claude-code", "tier": "small", "labels": { "team": "blue" },
-        "persistent_volume": false, "registry_url": "http://127.0.0.1:9", "token": TOKEN,
+        "persistent_volume": false, "registry_id": REGISTRY, "registry_url": "http://127.0.0.1:9",
+        "token": TOKEN,
     });
     assert_eq!(seen.body, expected);
 

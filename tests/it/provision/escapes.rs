@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use sprag::provision::ProviderError;
 
 use super::outside::{AGENT, Kind, Outside, shell};
-use super::{call, running, soon, spec, stopped};
+use super::{call, listed, running, soon, spec, stopped};
 
 /// What escapes, by a script that writes the number of each process to a file
 /// `escaped-NUMBER` beside the agent.
@@ -263,5 +263,5 @@ async fn what_can_not_be_killed_is_given_up() {
     assert_eq!(p.start(&call("w", "1.3", "k3"), "b", &spec()).await, Ok(running("w", "b")));
     drop(held);
     assert_eq!(p.status("w", "a").await, Ok(stopped("w", "a")));
-    assert_eq!(p.list().await, Ok(vec![running("w", "b")]));
+    assert_eq!(p.list().await, Ok(vec![listed("w", "b")]));
 }

@@ -12,10 +12,13 @@ mod token;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sprag::provision::{BoxSpec, BoxState, BoxStatus, BoxToken, Call, ProviderError};
+use sprag::provision::{BoxSpec, BoxState, BoxStatus, BoxToken, Call, ListedBox, ProviderError};
 
 /// What every box of these tests is started with.
 pub const TOKEN: &str = "a-box-token-that-nobody-may-see";
+
+/// Whose boxes they are.
+pub const REGISTRY: &str = "5b1c7a52-0000-4000-8000-000000000001";
 
 /// A call about `workspace`, under a fence as it is written.
 pub fn call(workspace: &str, fence: &str, key: &str) -> Call {
@@ -29,6 +32,7 @@ pub fn spec() -> BoxSpec {
         tier: Some("small".to_owned()),
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
         persistent_volume: false,
+        registry_id: REGISTRY.to_owned(),
         registry_url: "http://127.0.0.1:9".to_owned(),
         token: BoxToken(TOKEN.to_owned()),
     }
@@ -36,6 +40,16 @@ pub fn spec() -> BoxSpec {
 
 pub fn running(workspace: &str, instance: &str) -> BoxStatus {
     status(workspace, instance, BoxState::Running)
+}
+
+/// A running box as its provider lists it.
+pub fn listed(workspace: &str, instance: &str) -> ListedBox {
+    ListedBox {
+        workspace_id: workspace.to_owned(),
+        instance_id: instance.to_owned(),
+        state: BoxState::Running,
+        registry_id: Some(REGISTRY.to_owned()),
+    }
 }
 
 pub fn stopped(workspace: &str, instance: &str) -> BoxStatus {

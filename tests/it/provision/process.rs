@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sprag::provision::{Plugin, ProviderError};
 
 use super::outside::{AGENT, Kind, Outside, shell};
-use super::{call, refused, running, soon, spec, stale, stopped};
+use super::{call, listed, refused, running, soon, spec, stale, stopped};
 use crate::support::sprag_bin;
 
 async fn outside() -> Outside {
@@ -251,7 +251,7 @@ async fn names_may_be_anything() {
     let p = outside.provider();
     let (workspace, instance) = ("../w/%41 ü", "..");
     p.start(&call(workspace, "1.1", "k1"), instance, &spec()).await.expect("a start");
-    assert_eq!(p.list().await, Ok(vec![running(workspace, instance)]));
+    assert_eq!(p.list().await, Ok(vec![listed(workspace, instance)]));
     assert_eq!(p.fence(&call(workspace, "1.2", "k2")).await, Ok(vec![running(workspace, instance)]));
 }
 

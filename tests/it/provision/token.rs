@@ -10,7 +10,7 @@ use sprag::provision::{BoxSpec, BoxToken};
 
 use super::escapes::{group_and_supervisor, kill};
 use super::outside::{AGENT, Kind, Outside, shell};
-use super::{TOKEN, call, refused, running, soon, spec, stopped};
+use super::{REGISTRY, TOKEN, call, refused, running, soon, spec, stopped};
 
 const FILE: &str = ".auth_token";
 
@@ -37,6 +37,8 @@ async fn it_is_in_the_environment_and_its_own_file_alone() {
     {
         assert!(log.lines().any(|seen| seen == line), "no {line} in {log}");
     }
+    let registry = format!("SPRAG_REGISTRY_ID={REGISTRY}");
+    assert!(log.lines().any(|seen| seen == registry), "no {registry} in {log}");
     for line in ["SPRAG_WORKSPACE_ID=w", "WORKSPACE_ID=w", &format!("CONFIGS_DIR={}", place.display())] {
         assert!(log.lines().any(|seen| seen == line), "no {line} in {log}");
     }

@@ -32,6 +32,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("get", "/effects"),
     ("post", "/effects/{id}/retry"),
     ("delete", "/effects/{id}"),
+    ("get", "/instances"),
     ("get", "/brake"),
     ("post", "/brake/release"),
     ("get", "/loops"),

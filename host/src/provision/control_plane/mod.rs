@@ -17,7 +17,7 @@ use reqwest::{Method, RequestBuilder, Url};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Answer, BoxSpec, BoxStatus, Call, Plugin, ProviderError, Provisioner};
+use super::{Answer, BoxSpec, BoxStatus, Call, ListedBox, Plugin, ProviderError, Provisioner};
 use crate::errors;
 use crate::outgoing::{self, How, Outgoing, OutgoingError, Proxy, next_page};
 use crate::secret::{SecretError, Source};
@@ -163,13 +163,13 @@ impl ControlPlane {
         answer::about(workspace_id, id, answer::json(&self.client, request).await?.0)
     }
 
-    async fn all(&self) -> Result<Vec<BoxStatus>, ProviderError> {
+    async fn all(&self) -> Result<Vec<ListedBox>, ProviderError> {
         let mut url = self.url(&["boxes"])?;
         url.query_pairs_mut().append_pair("limit", PAGE);
         let mut all = Vec::new();
         for _ in 0..MOST_PAGES {
             let request = self.request(Method::GET, url.clone()).await?;
-            let (mut page, headers): (Vec<BoxStatus>, _) = answer::json(&self.client, request).await?;
+            let (mut page, headers): (Vec<ListedBox>, _) = answer::json(&self.client, request).await?;
             all.append(&mut page);
             match next_page(&url, &headers).map_err(|e| unknown(e.to_string()))? {
                 Some(next) => url = next,
@@ -201,7 +201,7 @@ impl Provisioner for ControlPlane {
         Box::pin(self.asked(workspace_id, instance_id))
     }
 
-    fn list(&self) -> Answer<'_, Vec<BoxStatus>> {
+    fn list(&self) -> Answer<'_, Vec<ListedBox>> {
         Box::pin(self.all())
     }
 }
@@ -214,6 +214,7 @@ struct SpecBody<'a> {
     tier: Option<&'a str>,
     labels: &'a std::collections::BTreeMap<String, String>,
     persistent_volume: bool,
+    registry_id: &'a str,
     registry_url: &'a str,
     token: &'a str,
 }
@@ -226,6 +227,7 @@ impl<'a> SpecBody<'a> {
             tier: spec.tier.as_deref(),
             labels: &spec.labels,
             persistent_volume: spec.persistent_volume,
+            registry_id: &spec.registry_id,
             registry_url: &spec.registry_url,
             token: &spec.token.0,
         }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Answer, BoxSpec, BoxStatus, Call, Fence, Plugin, ProviderError, Provisioner, ProvisioningConfig,
+    Answer, BoxSpec, BoxStatus, Call, Fence, ListedBox, Plugin, ProviderError, Provisioner,
+    ProvisioningConfig,
 };
 use turns::Turns;
 
@@ -94,6 +95,13 @@ impl Dispatcher {
         self.repeat(self.config.stop_attempts, turn, || to.stop(call, instance_id)).await
     }
 
+    /// [`Dispatcher::stop`], once: whoever sweeps comes again.
+    pub async fn stop_once(&self, provider: &str, call: &Call, instance_id: &str) -> Dispatched<BoxStatus> {
+        let to = self.provider(provider)?;
+        let turn = Some(call.workspace_id.as_str());
+        self.repeat(1, turn, || to.stop(call, instance_id)).await
+    }
+
     /// [`Provisioner::fence`]. It waits for nobody's turn: it is there to overtake.
     pub async fn fence(&self, provider: &str, call: &Call) -> Dispatched<Vec<BoxStatus>> {
         let to = self.provider(provider)?;
@@ -124,7 +132,7 @@ impl Dispatcher {
     }
 
     /// [`Provisioner::list`], once.
-    pub async fn list(&self, provider: &str) -> Dispatched<Vec<BoxStatus>> {
+    pub async fn list(&self, provider: &str) -> Dispatched<Vec<ListedBox>> {
         let to = self.provider(provider)?;
         self.repeat(1, None, || to.list()).await
     }

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use super::turns::Turns;
 use super::{DispatchError, Dispatcher};
 use crate::provision::{
-    Answer, BoxSpec, BoxState, BoxStatus, BoxToken, Call, Fence, Plugin, ProviderError, Provisioner,
-    ProvisioningConfig,
+    Answer, BoxSpec, BoxState, BoxStatus, BoxToken, Call, Fence, ListedBox, Plugin, ProviderError,
+    Provisioner, ProvisioningConfig,
 };
 
 /// Answers what it was told to, in order, and then that it is done.
@@ -74,7 +74,7 @@ impl Provisioner for Told {
         Box::pin(async move { self.hear(None).await.map(|()| stopped(workspace_id, id)) })
     }
 
-    fn list(&self) -> Answer<'_, Vec<BoxStatus>> {
+    fn list(&self) -> Answer<'_, Vec<ListedBox>> {
         Box::pin(async move { self.hear(None).await.map(|()| Vec::new()) })
     }
 }
@@ -110,6 +110,7 @@ fn spec() -> BoxSpec {
         tier: None,
         labels: BTreeMap::new(),
         persistent_volume: false,
+        registry_id: "5b1c7a52".to_owned(),
         registry_url: "http://127.0.0.1:9".to_owned(),
         token: BoxToken("t".to_owned()),
     }

@@ -74,7 +74,8 @@ fn begin(place: &Place, job: &Job) -> io::Result<Result<Pid, String>> {
     let began = Proc::of(pid).map(|own| own.began);
     files::remove(&place.exit_file())?;
     // Before the agent is there, so that it can be stopped from its first moment.
-    files::write(&place.run_file(), &Run { fence: job.fence, key: job.key.clone(), pid, began })?;
+    let (key, registry_id) = (job.key.clone(), job.registry_id.clone());
+    files::write(&place.run_file(), &Run { fence: job.fence, key, registry_id, pid, began })?;
     // After it, so that whoever finds this run clears the token away.
     if let Some(token) = job.env.get(TOKEN) {
         files::write_secret(&place.token_file(), token)?;

@@ -7,7 +7,7 @@
 //! DIR/WORKSPACE/volume/             for workspaces with a persistent volume
 //! DIR/WORKSPACE/boxes/INSTANCE/     one box:
 //!     lock                          held while it runs
-//!     run.json, exit.json           its start and process group; how it ended
+//!     run.json, exit.json           its start, registry and process group; how it ended
 //!     given-up.json                 there where a stop could not end it
 //!     agent.log                     what the agent printed
 //!     .auth_token                   its token, while it runs
@@ -40,7 +40,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Answer, BoxSpec, BoxState, BoxStatus, Call, Plugin, ProviderError, Provisioner, check_key};
+use super::{
+    Answer, BoxSpec, BoxState, BoxStatus, Call, ListedBox, Plugin, ProviderError, Provisioner, check_key,
+};
 use crate::modes;
 use journal::{Admission, Journal, Open, Outcome};
 use place::Place;
@@ -186,14 +188,22 @@ impl Process {
         .await
     }
 
-    async fn all(&self) -> Result<Vec<BoxStatus>, ProviderError> {
+    async fn all(&self) -> Result<Vec<ListedBox>, ProviderError> {
         let dir = self.0.dir.clone();
         blocking(move || {
             let mut all = Vec::new();
             for name in files::names(&dir).map_err(unknown)? {
                 let Some(id) = names::decode(&name) else { continue };
-                let running = boxes_that_run(&dir.join(name))?;
-                all.extend(running.iter().map(|instance| status(&id, instance, BoxState::Running)));
+                let workspace = dir.join(name);
+                for instance in boxes_that_run(&workspace)? {
+                    let run = Place::of(&workspace, &name_of(&instance)?).run().map_err(unknown)?;
+                    all.push(ListedBox {
+                        workspace_id: id.clone(),
+                        instance_id: instance,
+                        state: BoxState::Running,
+                        registry_id: run.and_then(|run| run.registry_id),
+                    });
+                }
             }
             all.sort_by(|a, b| (&a.workspace_id, &a.instance_id).cmp(&(&b.workspace_id, &b.instance_id)));
             Ok(all)
@@ -226,7 +236,7 @@ impl Provisioner for Process {
         })
     }
 
-    fn list(&self) -> Answer<'_, Vec<BoxStatus>> {
+    fn list(&self) -> Answer<'_, Vec<ListedBox>> {
         Box::pin(self.all())
     }
 }

@@ -37,6 +37,9 @@ pub struct Run {
     /// The start that this is.
     pub fence: Fence,
     pub key: String,
+    /// Whose box it is. None: it was started by a version that did not say.
+    #[serde(default)]
+    pub registry_id: Option<String>,
     /// The box's init, and the process group that it and the agent are in.
     pub pid: i32,
     /// When that process began, as the kernel counts: a number that was given

@@ -59,6 +59,7 @@ impl Process {
         let text = |path: &Path| path.display().to_string();
         let mut env = self.0.env.clone();
         let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
+        set("SPRAG_REGISTRY_ID", spec.registry_id.clone());
         set("SPRAG_URL", spec.registry_url.clone());
         set(TOKEN, spec.token.0.clone());
         set("SPRAG_WORKSPACE_ID", call.workspace_id.clone());
@@ -86,7 +87,8 @@ impl Process {
             Some((program, args)) => (program.clone(), args.to_vec()),
             None => (text(&self.0.sprag), vec!["agent".to_owned()]),
         };
-        Job { fence: call.fence, key: call.key.clone(), program, args, env }
+        let (key, registry_id) = (call.key.clone(), Some(spec.registry_id.clone()));
+        Job { fence: call.fence, key, registry_id, program, args, env }
     }
 
     async fn spawn(&self, place: &Place, job: &Job) -> Result<Word, ProviderError> {

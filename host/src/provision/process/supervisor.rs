@@ -45,6 +45,8 @@ pub(super) const MOST: u64 = 1 << 20;
 pub struct Job {
     pub fence: Fence,
     pub key: String,
+    #[serde(default)]
+    pub registry_id: Option<String>,
     pub program: String,
     pub args: Vec<String>,
     /// All of the agent's environment.

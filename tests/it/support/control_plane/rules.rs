@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sprag::provision::{BoxState, BoxStatus, Fence, Plugin};
+use sprag::provision::{BoxState, BoxStatus, Fence, ListedBox, Plugin};
 use tokio::task::AbortHandle;
 
 use super::agents;
@@ -34,6 +34,7 @@ pub struct StartBody {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub persistent_volume: bool,
+    pub registry_id: String,
     pub registry_url: String,
     pub token: String,
 }
@@ -206,9 +207,12 @@ impl World {
                 }
             },
             Verb::Fence => {
-                self.listed(|name| name.workspace == call.workspace && name.provider == call.provider)
+                let meant =
+                    |name: &&BoxName| name.workspace == call.workspace && name.provider == call.provider;
+                let names = self.boxes.keys().filter(meant);
+                Reply { status: 200, body: names.map(|name| status_of(name, BoxState::Running)).collect() }
             }
-            Verb::List => self.listed(|name| name.provider == call.provider),
+            Verb::List => self.listed(&call.provider),
         };
         self.finish(call, &reply);
         self.tell(call, Outcome::Done, answered);
@@ -277,9 +281,18 @@ impl World {
         status_of(name, state)
     }
 
-    fn listed(&self, meant: impl Fn(&BoxName) -> bool) -> Reply {
-        let names = self.boxes.keys().filter(|name| meant(name));
-        Reply { status: 200, body: names.map(|name| status_of(name, BoxState::Running)).collect() }
+    fn listed(&self, provider: &str) -> Reply {
+        let boxes = self.boxes.iter().filter(|(name, _)| name.provider == provider);
+        let listed = boxes.map(|(name, running)| {
+            let listed = ListedBox {
+                workspace_id: name.workspace.clone(),
+                instance_id: name.instance.clone(),
+                state: BoxState::Running,
+                registry_id: Some(running.spec.registry_id.clone()),
+            };
+            serde_json::to_value(listed).expect("a box is JSON")
+        });
+        Reply { status: 200, body: listed.collect() }
     }
 }
 
