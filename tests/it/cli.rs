@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sprag::store::Backend;
 
 use crate::support::db::TestDb;
-use crate::support::process::{ADMIN, Process, beat};
+use crate::support::process::{ADMIN, Launch, Process, beat};
 use crate::support::{policy_dir, sprag_bin};
 
 fn sprag(args: &[&str]) -> Command {
@@ -187,7 +187,7 @@ async fn a_changed_directory_is_a_new_revision_and_a_bad_one_is_not() {
     let db = TestDb::new(Backend::Sqlite).await;
     let (state, dir) = (tempfile::tempdir().expect("a directory"), with_threshold(0.4));
     let config = format!("policy_dir = {:?}\n", dir.path());
-    let host = Process::start_in(&db.url, state.path(), &config, None, &[]).await;
+    let host = Launch { admin: None, ..Launch::bare(&db.url, state.path(), &config) }.start().await;
     let active = async |number: i64| {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
@@ -232,7 +232,8 @@ async fn an_admin_token_is_made_once_and_kept_to_its_owner() {
     let db = TestDb::new(Backend::Sqlite).await;
     let state = tempfile::tempdir().expect("a directory");
     let file = state.path().join("admin-token");
-    let host = Process::start_in(&db.url, state.path(), "", None, &[]).await;
+    let launch = Launch { admin: None, ..Launch::bare(&db.url, state.path(), "") };
+    let host = launch.start().await;
     let token = std::fs::read_to_string(&file).expect("the token's file");
     let mode = std::fs::metadata(&file).expect("the token's file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -241,7 +242,7 @@ async fn an_admin_token_is_made_once_and_kept_to_its_owner() {
     assert!(host.log().contains(file.to_str().expect("a path")), "the place is printed");
     assert!(!host.log().contains(token.trim()), "the token itself is not");
     host.stop().await;
-    Process::start_in(&db.url, state.path(), "", None, &[]).await.stop().await;
+    launch.start().await.stop().await;
     assert_eq!(std::fs::read_to_string(&file).expect("the token's file"), token);
 }
 
@@ -251,7 +252,7 @@ async fn a_full_house_is_seen() {
     let db = TestDb::new(Backend::Sqlite).await;
     let state = tempfile::tempdir().expect("a directory");
     let config = "[http]\nconnections = 2\nheader_read_ms = 300\n";
-    let host = Process::start_in(&db.url, state.path(), config, Some(ADMIN), &[]).await;
+    let host = Launch::bare(&db.url, state.path(), config).start().await;
     let metrics = host.client.get(format!("{}/metrics", host.url)).send().await.expect("an answer");
     let text = metrics.text().await.expect("text");
     assert!(text.contains("sprag_http_connections 1\n"), "{text}");

@@ -18,11 +18,14 @@ use tokio::time::sleep;
 use crate::provision::soon;
 use crate::support::cli;
 use crate::support::db::TestDb;
-use crate::support::process::{ADMIN, Process, beat};
+use crate::support::process::{ADMIN, Launch, Process, beat};
 use crate::support::{policy_dir, sprag_bin};
 
 /// How long anything here may take on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A write beyond the limit of a file fails, and does not kill.
+const UNDER: [&str; 2] = ["env", "--ignore-signal=XFSZ"];
 
 /// What happens to whoever writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,7 +109,7 @@ async fn writes_come_back_when_the_disk_does(#[values(Fault::Full, Fault::Fails)
     let (disk, state) = (Disk::new(fault), tempfile::tempdir().expect("a directory"));
     let url = format!("sqlite:{}/sprag.db", disk.dir.path().display());
     // A file that is too large is an error then, and not the end of the process.
-    let host = Process::start_under(&["env", "--ignore-signal=XFSZ"], &url, state.path(), "").await;
+    let host = Launch { under: &UNDER, ..Launch::of(&url, state.path()) }.start().await;
     let (id, token) = host.create(json!({ "name": "w" })).await;
     let mut uptime = 0;
     // Every one moves the row, in a transaction.
@@ -178,7 +181,7 @@ async fn a_providers_full_disk_fails_what_needs_it(#[case] backend: Backend, #[c
          [provisioning]\nattempts = 2\nstop_attempts = 2\nbackoff_ms = 20\n\
          [providers.local]\ntype = \"process\"\ndir = {boxes:?}\nenv = {{ SPRAG_HEARTBEAT_MS = \"50\" }}\n"
     );
-    let host = Process::start_under(&["env", "--ignore-signal=XFSZ"], &db.url, state.path(), &config).await;
+    let host = Launch { under: &UNDER, config: &config, ..Launch::of(&db.url, state.path()) }.start().await;
     let get = async |path: String| host.admin(Method::GET, &path, None).await;
     let (other, token) = host.create(json!({ "name": "other" })).await;
     let body = json!({ "name": "w", "provider": "local" });

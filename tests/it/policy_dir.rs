@@ -17,7 +17,7 @@ use sprag::store::Backend;
 use tokio::process::Command;
 
 use crate::support::db::TestDb;
-use crate::support::process::Process;
+use crate::support::process::{Launch, Process};
 use crate::support::{policy_dir, sprag_bin};
 
 /// Whatever a busy machine needs; what is waited for takes a second.
@@ -171,7 +171,7 @@ async fn what_is_hidden_is_not_seen() {
 }
 
 async fn watching(db: &TestDb, state: &Path, dir: &Path) -> Process {
-    Process::start_in(&db.url, state, &format!("policy_dir = {dir:?}\n"), None, &[]).await
+    Launch { policy_dir: Some(dir.to_owned()), admin: None, ..Launch::of(&db.url, state) }.start().await
 }
 
 fn names(revision: &Value) -> Vec<&str> {

@@ -7,7 +7,7 @@ use sprag::facts::Settings;
 use sprag::store::Backend;
 
 use crate::support::db::TestDb;
-use crate::support::process::{ADMIN, Process, beat};
+use crate::support::process::{Launch, Process, beat};
 use crate::support::sandbox::{core_module, guest, limits, question, sandbox};
 use crate::support::{policy_dir, sprag_bin};
 
@@ -102,7 +102,7 @@ async fn a_new_modules_first_fault_is_logged() {
     let put = |name: &str| std::fs::write(dir.path().join("guest.wasm"), guest(name)).expect("writing");
     put("trap");
     let config = format!("policy_dir = {:?}\n", dir.path());
-    let host = Process::start_in(&db.url, state.path(), &config, Some(ADMIN), &[]).await;
+    let host = Launch::bare(&db.url, state.path(), &config).start().await;
     let (id, token) = host.create(serde_json::json!({ "name": "one" })).await;
     let (client, mut uptime) = (crate::support::client(), 0);
     for guest in ["trap", "divides-by-zero"] {

@@ -12,7 +12,7 @@ use sprag::policy::{Limits, Sandbox};
 use sprag::store::Backend;
 
 use crate::support::db::TestDb;
-use crate::support::process::{ADMIN, Process};
+use crate::support::process::{ADMIN, Launch};
 use crate::support::sandbox::{core_module, guest, limits};
 use crate::support::{sandbox, sprag_bin};
 
@@ -49,7 +49,7 @@ async fn a_module_has_limits_of_its_own(#[values(Backend::Sqlite, Backend::Postg
     let db = TestDb::new(backend).await;
     let (state, dir) = (tempfile::tempdir().expect("a directory"), large(16 << 20));
     let config = format!("policy_dir = {:?}\n{ROOM}", dir.path());
-    let host = Process::start_in(&db.url, state.path(), &config, Some(ADMIN), &[]).await;
+    let host = Launch::bare(&db.url, state.path(), &config).start().await;
     let row = host.admin(Method::GET, "policies", None).await;
     assert_eq!(row["modules"][0]["limits"], json!({ "memory_bytes": 16 << 20 }), "{row}");
 
@@ -78,13 +78,13 @@ async fn a_module_has_limits_of_its_own(#[values(Backend::Sqlite, Backend::Postg
 
     // They are stored: a host that starts on the database alone has the same revision.
     host.stop().await;
-    let again = Process::start_in(&db.url, state.path(), ROOM, Some(ADMIN), &[]).await;
+    let again = Launch::bare(&db.url, state.path(), ROOM).start().await;
     let row = again.admin(Method::GET, "policies", None).await;
     assert_eq!(row["number"], 2);
     assert!(again.log().contains("revision in charge"), "{}", again.log());
     again.stop().await;
     // One that allows less refuses it, and says why.
-    let less = Process::start_in(&db.url, state.path(), "", Some(ADMIN), &[]).await;
+    let less = Launch::bare(&db.url, state.path(), "").start().await;
     assert!(less.log().contains("12582912 was asked for; 1 to 4194304 may be"), "{}", less.log());
     less.stop().await;
 }

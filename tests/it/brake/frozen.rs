@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{events, policies, until};
 use crate::support::db::TestDb;
-use crate::support::process::{ADMIN, Process, beat};
+use crate::support::process::{Launch, Process, beat};
 
 pub(super) const WINDOW: Duration = Duration::from_secs(3);
 
@@ -70,7 +70,7 @@ impl Hosts {
              [brake]\nnumber = 1000\npulse_ms = 100\nstall_ms = 1000\nlost_ms = 900\nslow_ms = 1000\n",
             self.policies.path()
         );
-        Process::start_in_at(listen, &self.db.url, dir.path(), &config, Some(ADMIN), &[]).await
+        Launch { listen, ..Launch::bare(&self.db.url, dir.path(), &config) }.start().await
     }
 
     /// Nobody of this host speaks, or everybody does.

@@ -14,7 +14,7 @@ use sprag::store::{Backend, Filter};
 use super::{BLUE, RED, unclaimed};
 use crate::support::control_plane::{ControlPlane, Verb, What, Where};
 use crate::support::db::TestDb;
-use crate::support::process::Process;
+use crate::support::process::{Launch, Process};
 
 const LEASE_MS: u64 = 600;
 const TICK_MS: u64 = 100;
@@ -64,7 +64,8 @@ async fn killed_at_every_moment(
     let bound = Duration::from_millis(LEASE_MS + 2 * TICK_MS) + SLACK;
     for point in Point::all(&steps) {
         let die_at = format!("{kind}:{point}");
-        let host = Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", &die_at)]).await;
+        let env = &[("SPRAG_DIE_AT", die_at.as_str())];
+        let host = Launch { config: &config, env, ..Launch::of(&db.url, dir.path()) }.start().await;
         let id = begin(&host, &db, &plane, command, start_works).await;
         host.died(&die_at).await;
         killed += 1;

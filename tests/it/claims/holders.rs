@@ -14,7 +14,7 @@ use super::{BLUE, RED, Scene, config, forced, to, unclaimed};
 use crate::support::control_plane::{ControlPlane, Verb, What, Where};
 use crate::support::db::TestDb;
 use crate::support::host::{Setup, TestHost};
-use crate::support::process::{ADMIN, Process};
+use crate::support::process::{ADMIN, Launch, Process};
 
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -38,7 +38,8 @@ async fn a_host_without_the_provider_leaves_the_claim_to_one_that_has_it(
     let whole = config(&plane, dir.path(), 400, 100);
     let red_only = whole[..whole.find("[providers.blue]").expect("blue is last")].to_owned();
     let die_at = format!("switch_provider:{point}");
-    let first = Process::start_with(&db.url, dir.path(), &whole, &[("SPRAG_DIE_AT", &die_at)]).await;
+    let env = &[("SPRAG_DIE_AT", die_at.as_str())];
+    let first = Launch { config: &whole, env, ..Launch::of(&db.url, dir.path()) }.start().await;
     let made = first.admin(Method::POST, "workspaces", Some(json!({ "name": "w", "provider": RED }))).await;
     let id = made["id"].as_str().expect("an id").to_owned();
     unclaimed(&db, &id).await;

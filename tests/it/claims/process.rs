@@ -19,7 +19,7 @@ use crate::provision::outside::stop_all;
 use crate::provision::soon;
 use crate::support::cli;
 use crate::support::db::TestDb;
-use crate::support::process::{Process, beat};
+use crate::support::process::{Launch, Process, beat};
 use crate::support::sprag_bin;
 
 /// A host whose two providers start processes on this machine.
@@ -77,7 +77,9 @@ impl Ground {
             provider(RED),
             provider(BLUE)
         );
-        let host = Process::start_at(&self.listen, &self.db.url, self.state.path(), &config).await;
+        let host =
+            Launch { listen: &self.listen, config: &config, ..Launch::of(&self.db.url, self.state.path()) };
+        let host = host.start().await;
         self.host = Some(host);
     }
 

@@ -8,7 +8,7 @@ use sprag::store::Backend;
 
 use super::{Recorder, sprag};
 use crate::support::db::TestDb;
-use crate::support::process::Process;
+use crate::support::process::Launch;
 
 /// A name that no resolver knows (RFC 6761).
 const ELSEWHERE: &str = "http://registry.invalid:7171";
@@ -62,7 +62,7 @@ async fn the_host_uses_a_proxy_only_where_one_is_configured(#[values(false, true
         &format!("[providers.cloud]\ntype = \"control-plane\"\nurl = {ELSEWHERE:?}\ntoken_env = \"CP\"\n");
     let db = TestDb::new(Backend::Sqlite).await;
     let state = tempfile::tempdir().expect("a directory");
-    let host = Process::start_with(&db.url, state.path(), &config, &env).await;
+    let host = Launch { config: &config, env: &env, ..Launch::of(&db.url, state.path()) }.start().await;
     let made =
         host.admin(Method::POST, "workspaces", Some(json!({ "name": "w", "provider": "cloud" }))).await;
     let claim = format!("claims/{}", made["claim_id"].as_str().expect("a claim"));

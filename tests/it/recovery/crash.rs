@@ -11,7 +11,7 @@ use sprag::store::{Backend, EffectState};
 use super::{RED, TOOLS, body, config, ready, until, without_tools};
 use crate::support::control_plane::{ControlPlane, Entry, Outcome, Verb, What, Where};
 use crate::support::db::TestDb;
-use crate::support::process::Process;
+use crate::support::process::{Launch, Process};
 
 const LEASE_MS: u64 = 600;
 
@@ -67,7 +67,8 @@ async fn the_cure_survives_its_host(#[values(Backend::Sqlite, Backend::Postgres)
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(&plane, dir.path(), LEASE_MS);
     for die_at in OWING.iter().chain(&DELIVERING) {
-        let host = Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", die_at)]).await;
+        let env: &[(&str, &str)] = &[("SPRAG_DIE_AT", die_at)];
+        let host = Launch { config: &config, env, ..Launch::of(&db.url, dir.path()) }.start().await;
         let (id, token) = booted(&host, &plane).await;
         let _ = beat(&host, &id, &token, &without_tools()).await;
         host.died(die_at).await;
@@ -107,10 +108,9 @@ async fn the_order_survives_its_host(#[values(Backend::Sqlite, Backend::Postgres
                 expected.entry(id.clone()).or_default().push(key);
             }
         }
-        Process::start_with(&db.url, dir.path(), &config, &[("SPRAG_DIE_AT", die_at)])
-            .await
-            .died(die_at)
-            .await;
+        let env: &[(&str, &str)] = &[("SPRAG_DIE_AT", die_at)];
+        let first = Launch { config: &config, env, ..Launch::of(&db.url, dir.path()) }.start().await;
+        first.died(die_at).await;
         let next = Process::start(&db.url, dir.path(), &config).await;
         until("all is delivered", async || db.store.effect_counts().await.expect("reading") == (0, 0)).await;
         next.kill().await;

@@ -1,6 +1,7 @@
 //! The real `sprag serve` as a process that can be stopped or killed.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,78 +24,59 @@ pub struct Process {
     log: Arc<Mutex<String>>,
 }
 
-impl Process {
-    /// Starts a host with the shipped policies on a free port and waits until it serves.
-    pub async fn start(database_url: &str, state_dir: &Path, config: &str) -> Self {
-        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        Self::start_in(database_url, state_dir, &config, Some(ADMIN), &[]).await
-    }
+/// A host before it starts.
+pub struct Launch<'a> {
+    pub database_url: &'a str,
+    pub state_dir: &'a Path,
+    /// `0` as its port: whichever is free.
+    pub listen: &'a str,
+    pub config: &'a str,
+    /// Its policy directory: the shipped policies. None: what `config` says.
+    pub policy_dir: Option<PathBuf>,
+    /// The admin token. None: the host makes one.
+    pub admin: Option<&'a str>,
+    pub env: &'a [(&'a str, &'a str)],
+    /// Another program and its arguments, which runs what comes after them.
+    pub under: &'a [&'a str],
+}
 
-    /// [`Process::start`] on this address, where a host before it may have been.
-    pub async fn start_at(listen: &str, database_url: &str, state_dir: &Path, config: &str) -> Self {
-        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        Self::start_in_at(listen, database_url, state_dir, &config, Some(ADMIN), &[]).await
-    }
-
-    /// [`Process::start`] with variables of its own.
-    pub async fn start_with(
-        database_url: &str,
-        state_dir: &Path,
-        config: &str,
-        env: &[(&str, &str)],
-    ) -> Self {
-        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        Self::start_in(database_url, state_dir, &config, Some(ADMIN), env).await
-    }
-
-    /// Starts a host with exactly this configuration.
-    pub async fn start_in(
-        database_url: &str,
-        state_dir: &Path,
-        config: &str,
-        admin: Option<&str>,
-        env: &[(&str, &str)],
-    ) -> Self {
-        Self::start_in_at("127.0.0.1:0", database_url, state_dir, config, admin, env).await
-    }
-
-    /// [`Process::start_in`] on this address.
-    pub async fn start_in_at(
-        listen: &str,
-        database_url: &str,
-        state_dir: &Path,
-        config: &str,
-        admin: Option<&str>,
-        env: &[(&str, &str)],
-    ) -> Self {
-        Self::launch(Command::new(sprag_bin()), listen, database_url, state_dir, config, admin, env).await
-    }
-
-    /// [`Process::start`] by another program, which runs what comes after its arguments.
-    pub async fn start_under(wrapper: &[&str], database_url: &str, state_dir: &Path, config: &str) -> Self {
-        let config = format!("policy_dir = {:?}\n{config}", policy_dir());
-        let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(sprag_bin());
-        Self::launch(command, "127.0.0.1:0", database_url, state_dir, &config, Some(ADMIN), &[]).await
-    }
-
-    async fn launch(
-        mut command: Command,
-        listen: &str,
-        database_url: &str,
-        state_dir: &Path,
-        config: &str,
-        admin: Option<&str>,
-        env: &[(&str, &str)],
-    ) -> Self {
-        let file = state_dir.join("sprag.toml");
-        std::fs::write(&file, config).expect("writing the configuration");
-        command.args(["serve", "--listen", listen, "--log-format", "json", "--config"]).arg(&file);
-        command.arg("--state-dir").arg(state_dir).env("SPRAG_DATABASE_URL", database_url);
-        command.envs(env.iter().copied());
-        if let Some(admin) = admin {
-            command.env("SPRAG_ADMIN_TOKEN", admin);
+impl<'a> Launch<'a> {
+    /// With the shipped policies, on a free port.
+    pub fn of(database_url: &'a str, state_dir: &'a Path) -> Self {
+        Self {
+            database_url,
+            state_dir,
+            listen: "127.0.0.1:0",
+            config: "",
+            policy_dir: Some(policy_dir()),
+            admin: Some(ADMIN),
+            env: &[],
+            under: &[],
         }
+    }
+
+    /// With exactly this configuration.
+    pub fn bare(database_url: &'a str, state_dir: &'a Path, config: &'a str) -> Self {
+        Self { config, policy_dir: None, ..Self::of(database_url, state_dir) }
+    }
+
+    fn command(&self) -> Command {
+        let file = self.state_dir.join("sprag.toml");
+        let policies = self.policy_dir.as_ref().map(|dir| format!("policy_dir = {dir:?}\n"));
+        let config = policies.unwrap_or_default() + self.config;
+        std::fs::write(&file, config).expect("writing the configuration");
+        let mut words = self.under.iter().map(OsString::from).chain([sprag_bin().into()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(["serve", "--listen", self.listen, "--log-format", "json", "--config"]);
+        command.arg(&file).arg("--state-dir").arg(self.state_dir);
+        command.env("SPRAG_DATABASE_URL", self.database_url).envs(self.env.iter().copied());
+        command.envs(self.admin.map(|admin| ("SPRAG_ADMIN_TOKEN", admin)));
+        command
+    }
+
+    /// Starts it and waits until it serves.
+    pub async fn start(&self) -> Process {
+        let mut command = self.command();
         let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("starting the host");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let log = Arc::new(Mutex::new(String::new()));
@@ -115,12 +97,19 @@ impl Process {
                 keep(&kept, &line);
             }
         });
-        let admin = match admin {
+        let admin = match self.admin {
             Some(admin) => admin.to_owned(),
-            None => std::fs::read_to_string(state_dir.join("admin-token")).expect("the admin token"),
+            None => std::fs::read_to_string(self.state_dir.join("admin-token")).expect("the admin token"),
         };
         let admin = admin.trim().to_owned();
-        Self { child, url, client: crate::support::client(), admin, log }
+        Process { child, url, client: crate::support::client(), admin, log }
+    }
+}
+
+impl Process {
+    /// Starts a host with the shipped policies on a free port and waits until it serves.
+    pub async fn start(database_url: &str, state_dir: &Path, config: &str) -> Self {
+        Launch { config, ..Launch::of(database_url, state_dir) }.start().await
     }
 
     /// Its process id.

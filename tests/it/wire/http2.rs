@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::db::TestDb;
 use crate::support::host::{ADMIN, Setup, TestHost};
-use crate::support::process::Process;
+use crate::support::process::Launch;
 
 /// Long enough on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -258,7 +258,7 @@ async fn whoever_plays_with_it_fills_no_log(
     let db = TestDb::new(Backend::Sqlite).await;
     let state = tempfile::tempdir().expect("a directory");
     let env: &[_] = if log.is_empty() { &[] } else { &[("SPRAG_LOG", log)] };
-    let host = Process::start_with(&db.url, state.path(), "", env).await;
+    let host = Launch { env, ..Launch::of(&db.url, state.path()) }.start().await;
     let quiet = || {
         let log = host.log();
         let levels = ["\"WARN\"", "\"ERROR\""];
