@@ -111,6 +111,7 @@ pub fn differences(then: &Decision, now: &Decision, closeness: Closeness) -> Vec
     let mut found = Vec::new();
     let (said, says) = (by_policy(then, closeness), by_policy(now, closeness));
     let policies: std::collections::BTreeSet<_> = said.keys().chain(says.keys()).collect();
+    let faults = faults(now);
     for policy in policies {
         for (i, candidate) in then.question.candidates.iter().enumerate() {
             let word = |words: &BTreeMap<String, Vec<String>>| {
@@ -118,11 +119,13 @@ pub fn differences(then: &Decision, now: &Decision, closeness: Closeness) -> Vec
             };
             let (before, after) = (word(&said), word(&says));
             if before != after {
+                let after = after + &faults.get(policy.as_str()).cloned().unwrap_or_default();
                 found.push(difference(Some(*candidate), Some(policy.clone()), before, after));
             }
         }
     }
     for (policy, before, after) in unlike(&triggers(then, closeness), &triggers(now, closeness)) {
+        let after = after + &faults.get(policy.as_str()).cloned().unwrap_or_default();
         found.push(difference(None, Some(policy), before, after));
     }
     for (action, before, after) in unlike(&fates(then, closeness), &fates(now, closeness)) {
@@ -133,6 +136,19 @@ pub fn differences(then: &Decision, now: &Decision, closeness: Closeness) -> Vec
         found.push(difference(None, None, before, after));
     }
     found
+}
+
+/// What stands beside `error CODE`, by policy: it is shown, and not compared.
+fn faults(decision: &Decision) -> BTreeMap<&str, String> {
+    let guards = decision.votes.iter().filter_map(|vote| match &vote.answer {
+        Answer::Error(fault) => Some((&vote.by, fault)),
+        _ => None,
+    });
+    let recoveries = decision.recovery.iter().filter_map(|plan| match &plan.answer {
+        PlanAnswer::Error(fault) => Some((&plan.by, fault)),
+        PlanAnswer::Triggers(_) => None,
+    });
+    guards.chain(recoveries).map(|(by, fault)| (by.policy.as_str(), format!(": {}", fault.detail))).collect()
 }
 
 /// What stands otherwise in the one than in the other: name, then, now.

@@ -1,5 +1,40 @@
-//! Why a TOML file can't be read, without a word of what stands in it: any line
-//! may hold a password.
+//! Why a TOML file can't be read. Of the host's configuration without a word of
+//! what stands in it: any line may hold a password.
+
+use serde::de::DeserializeOwned;
+
+/// Names of types as people who write TOML know them.
+const PLAINLY: [(&str, &str); 5] = [
+    ("u64", "a whole number, 0 or more"),
+    ("a sequence", "a list"),
+    ("a map", "a table"),
+    ("struct ModuleLimits", "a table of limits"),
+    ("struct Entry", "a table"),
+];
+
+/// Reads a file that holds no secrets.
+///
+/// # Errors
+/// The line, the field with all that leads to it, what was found, and what would be right.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let parsed = toml::Deserializer::parse(text).map_err(|error| exactly(text, None, &error))?;
+    serde_path_to_error::deserialize(parsed)
+        .map_err(|error| exactly(text, Some(error.path().to_string()), error.inner()))
+}
+
+fn exactly(text: &str, path: Option<String>, error: &toml::de::Error) -> String {
+    let mut message = error.message().lines().next().unwrap_or_default().to_owned();
+    for (name, plain) in PLAINLY {
+        if let Some(rest) = message.strip_suffix(&format!("expected {name}")) {
+            message = format!("{rest}expected {plain}");
+        }
+    }
+    let path = path.filter(|path| path != ".").map_or(String::new(), |path| format!(", {path}"));
+    let line = error.span().and_then(|span| text.get(..span.start));
+    line.map_or(message.clone(), |before| {
+        format!("line {}{path}: {message}", before.matches('\n').count() + 1)
+    })
+}
 
 /// Where it broke, at which key, and why.
 pub fn why_not(text: &str, error: &toml::de::Error) -> String {

@@ -34,7 +34,7 @@ async fn refused(sandbox: &Sandbox, bytes: Bytes) -> PolicyError {
 #[case("start-traps", "trap", "unreachable")]
 #[case("start-loops", "out_of_fuel", "10000000")]
 #[case("describe-traps", "trap", "unreachable")]
-#[case("too-much-memory", "instantiate", "memory")]
+#[case("too-much-memory", "instantiate", "(limits.memory_bytes)")]
 #[case("bad-name", "bad_manifest", "Bad Name")]
 #[case("bad-version", "bad_manifest", "1.x.y")]
 #[case("nan-default", "bad_manifest", "threshold")]

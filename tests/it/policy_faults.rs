@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
+use rstest::rstest;
 use sprag::facts::Settings;
 use sprag::store::Backend;
 
 use crate::support::db::TestDb;
 use crate::support::process::{Launch, Process, beat};
-use crate::support::sandbox::{core_module, guest, limits, question, sandbox};
+use crate::support::sandbox::{core_module, guest, limits, panics, question, sandbox};
 use crate::support::{policy_dir, sprag_bin};
 
 /// A guest whose `decide` calls these functions, one within the other, and traps in the last.
@@ -66,9 +67,12 @@ fn shipped_modules_have_names() {
 }
 
 fn refused(settings: &str) -> String {
+    refused_listing(&format!("[[policy]]\nmodule = \"instances\"\n[policy.settings]\n{settings}\n"))
+}
+
+fn refused_listing(text: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::copy(policy_dir().join("instances.wasm"), dir.path().join("instances.wasm")).expect("copying");
-    let text = format!("[[policy]]\nmodule = \"instances\"\n[policy.settings]\n{settings}\n");
     std::fs::write(dir.path().join("policies.toml"), text).expect("writing");
     let mut command = std::process::Command::new(sprag_bin());
     command.arg("replay").arg("--policy-dir").arg(dir.path());
@@ -91,6 +95,53 @@ fn a_setting_of_the_wrong_type_is_told_the_right_one() {
         let said = refused(&format!("grace = {none}"));
         let right = "expected a setting: true or false, a number, or a string";
         assert!(said.contains("policies.toml") && said.contains(right), "{none}: {said}");
+    }
+}
+
+/// `policies.toml`: the line, the field, what was found, what would be right.
+#[rstest]
+#[case("policy = 5", "line 1, policy: invalid type: integer `5`, expected a list")]
+#[case("[[policy]]\nmodule = 5", "line 2, policy[0].module: invalid type: integer `5`, expected a string")]
+#[case("[[policy]]", "policy[0]: missing field `module`")]
+#[case("[[policies]]\nmodule = \"instances\"", "unknown field `policies`, expected `policy`")]
+#[case("limits = 5", "policy[0].limits: invalid type: integer `5`, expected a table of limits")]
+#[case("limits.fuel = \"5\"", "policy[0].limits.fuel: invalid type: string \"5\", expected a whole number")]
+#[case("limits.fuel = -5", "policy[0].limits.fuel: invalid value: integer `-5`, expected a whole number, 0")]
+#[case("limits.fuel = 1.5", "policy[0].limits.fuel: invalid type: floating point `1.5`, expected a whole")]
+#[case("limits.call_ms = \"1s\"", "line 3, policy[0].limits.call_ms: invalid type: string \"1s\", expected")]
+#[case("limits.feul = 5", "limits.feul: unknown field `feul`, expected one of `fuel`")]
+#[case("limits.fuel = 0", "limit fuel: 0 was asked for; 1 to 10000000 may be (limits.max.fuel)")]
+#[case("settings = []", "policy[0].settings: invalid type: sequence, expected a table")]
+#[case("settings.\"\\u001b[2J\" = {}", "expected a setting: true or false, a number, or a string")]
+#[case(
+    "[[policy]]\nmodule = \"instances\"\n[[policy]]\nmodule = \"instances\"",
+    "instances\" stands there twice"
+)]
+#[case("[[policy]]\nmodule = \"instances.wasm\"", "there is no instances.wasm.wasm beside it")]
+fn a_listing_of_the_wrong_type_is_told_the_right_one(#[case] written: &str, #[case] says: &str) {
+    // Those that begin no list stand below an entry that is right.
+    let ours = if written.starts_with(['[', 'p']) { "" } else { "[[policy]]\nmodule = \"instances\"\n" };
+    let said = refused_listing(&format!("{ours}{written}\n"));
+    assert!(said.contains(says), "{said}");
+    assert!(!said.trim_end().chars().any(char::is_control), "{said:?}");
+}
+
+/// `replay` tells whoever tries a policy what it died of.
+#[test]
+fn replay_says_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("panics.wasm"), panics()).expect("writing");
+    let case = include_str!("../golden/recorded/heartbeat.jsonl").lines().next().expect("a case");
+    let mut case: serde_json::Value = serde_json::from_str(case).expect("JSON");
+    case["question"]["workspace"]["id"] = "expect".into();
+    let recorded = dir.path().join("recorded.jsonl");
+    std::fs::write(&recorded, case.to_string()).expect("writing");
+    let mut command = std::process::Command::new(sprag_bin());
+    let output = command.arg("replay").arg("--policy-dir").arg(dir.path()).arg(&recorded).output();
+    let output = output.expect("running sprag");
+    let said = String::from_utf8_lossy(&output.stdout);
+    for says in ["now error trap: trap: it panicked, in panics::fail", "a boot has a box"] {
+        assert!(said.contains(says), "{says} is not in {said}");
     }
 }
 

@@ -152,6 +152,10 @@ async fn memories_are_a_limit_like_the_others() {
     let refused = plain.load(two.clone()).await.err().expect("one memory is what there is");
     assert_eq!(refused.code(), "instantiate", "{refused}");
     let own = ModuleLimits { memories: Some(2), ..ModuleLimits::default() };
+    // Others may have two, and this one is not given them.
+    let others = sandbox::sandbox(Limits { max: own, ..limits() }).load(two.clone()).await;
+    let refused = others.err().expect("one memory is what it has");
+    assert!(refused.to_string().ends_with("(limits.memories)"), "{refused}");
     assert_eq!(plain.load_with(two.clone(), &own).await.err().expect("not allowed").code(), "bad_limit");
     let settings = [Limits { memories: 2, ..limits() }, Limits { max: own, ..limits() }];
     for (limits, own) in settings.into_iter().zip([ModuleLimits::default(), own]) {
@@ -184,4 +188,32 @@ fn a_maximum_below_the_plain_limit_is_refused() {
         refused.to_string().contains("limits.max.fuel is 1, less than limits.fuel, 10000000"),
         "{refused}"
     );
+}
+
+/// Whatever there may not be so many of is told with the limit's name.
+#[rstest]
+#[case("", 9, "instances")]
+#[case("(memory 1)", 2, "memories")]
+#[case("(memory 1) (memory 1)", 1, "memories")]
+#[case("(memory 80)", 1, "memory_bytes")]
+#[case("(table 1 funcref) (table 1 funcref)", 5, "instances")]
+#[case("(table 1001 funcref)", 1, "table_elements")]
+#[tokio::test]
+async fn what_is_too_many_is_named(#[case] fields: &str, #[case] times: usize, #[case] name: &str) {
+    let instances = "(core instance (instantiate $m))".repeat(times);
+    let text = format!("(component (core module $m {fields}) {instances})");
+    let sandbox = sandbox::sandbox(limits());
+    let refused = sandbox.load(wat::parse_str(&text).expect("a component").into()).await;
+    let refused = refused.map(|module| module.digest().to_owned()).expect_err("too many");
+    assert_eq!(refused.code(), "instantiate", "{fields}: {refused}");
+    assert!(refused.to_string().ends_with(&format!("(limits.{name})")), "{fields}: {refused}");
+}
+
+#[tokio::test]
+async fn a_table_that_is_too_large_is_named() {
+    let sandbox = sandbox::sandbox(limits());
+    let module = sandbox::load(&sandbox, "grows-table").await;
+    let question = sandbox::question();
+    let said = module.decide(&question, &Default::default()).await.expect_err("it grows").to_string();
+    assert!(said.contains("over 1000 elements (limits.table_elements)"), "{said}");
 }

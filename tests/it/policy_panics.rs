@@ -127,3 +127,27 @@ async fn a_module_is_not_believed(#[case] bytes: Bytes, #[case] says: &str) {
     assert!(says != "in mine" || said.ends_with(says), "nothing is made up: {said}");
     assert!(said.len() < LONGEST && !said.chars().any(char::is_control), "{said:?}");
 }
+
+/// Names are copied for every frame of a trap: there is a bound, and it is named.
+#[rstest]
+#[case(5_000, true)]
+#[case(65_536, true)]
+#[case(65_537, false)]
+#[tokio::test]
+async fn a_name_is_no_novel(#[case] length: usize, #[case] loads: bool) {
+    let long = "n".repeat(length);
+    let fields = format!(
+        ";; include memory.inc\n;; include about.inc\n;; include verdicts.inc\n\
+         (func ${long} (param i64) (result i64) (i64.add (call ${long} (local.get 0)) (local.get 0)))\n\
+         (func (export \"sprag:policy/guard@1.0.0#decide\") (param i32) (result i32)\n\
+         (i32.wrap_i64 (call ${long} (i64.const 1))))"
+    );
+    let bytes = core_module(&fields);
+    if loads {
+        let said = fault(bytes, "ws-1", limits()).await.to_string();
+        assert!(said.contains(", in nnnn") && said.len() < LONGEST, "{said}");
+    } else {
+        let refused = sandbox(limits()).load(bytes).await.err().expect("too long").to_string();
+        assert!(refused.contains("a function's name has 65537 bytes; at most 65536"), "{refused}");
+    }
+}

@@ -25,7 +25,7 @@ use crate::http::{self, Access, Api, Registry};
 use crate::loops::{Loops, Parts};
 use crate::metrics::Metrics;
 use crate::provision::Dispatcher;
-use crate::revisions::{Revisions, watch};
+use crate::revisions::{self, Revisions, watch};
 use crate::secret::{SecretError, Source};
 use crate::store::Store;
 
@@ -64,8 +64,10 @@ pub async fn host(mut config: Config, admin_token: Option<String>, also: Router)
         .context("setting the providers up")?;
     let dispatcher = Arc::new(Dispatcher::new(providers, config.provisioning.clone()));
 
+    let mut answers = true;
     if let Some(dir) = &config.policy_dir {
-        std::fs::read_dir(dir).with_context(|| format!("reading the policy directory {}", dir.display()))?;
+        let reading = || format!("reading the policy directory {}", dir.display());
+        answers = revisions::answers(dir).await.with_context(reading)?;
     }
     let webhook = Webhook::of(&config.notify).context("setting notices up")?;
     let _sole = super::sole(&config.database_url, &format!("the host at {}", config.listen))
@@ -85,7 +87,10 @@ pub async fn host(mut config: Config, admin_token: Option<String>, also: Router)
     let background = TaskTracker::new();
     if let Some(dir) = config.policy_dir.clone() {
         let mut directory = watch::Directory::new(revisions.clone(), dir);
-        directory.load().await;
+        match answers {
+            true => directory.load().await,
+            false => tracing::error!("the policy directory does not answer; it is loaded once it does"),
+        }
         background.spawn(directory.follow(stop.clone()));
     }
     let every = Duration::from_millis(config.follow_revisions_ms.max(10));

@@ -12,6 +12,21 @@ const WHY_BYTES: usize = 500;
 /// wasmtime has no public type for this one; a guest in `tests/guests` pins it.
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 
+/// Nor for these: what it says, in a new instance or of a component that would not
+/// fit into the pool, and the limit that it means.
+const MEANT: [(&str, &str); 10] = [
+    ("instance count too high", "instances"),
+    ("core module instances, which exceeds", "instances"),
+    ("table count too high", "instances"),
+    ("tables, which exceeds", "instances"),
+    ("defined tables count of", "instances"),
+    ("memory count too high", "memories"),
+    ("defined memories count of", "memories"),
+    ("Wasm linear memories, which exceeds", "memories"),
+    ("has a minimum byte size of", "memory_bytes"),
+    ("has a minimum element size of", "table_elements"),
+];
+
 /// Where in a sandbox's life something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -30,6 +45,11 @@ pub fn classify(
     match store.data().refused {
         Some(Refused::Memory) => {
             return PolicyError::OutOfMemory { limit: limits.memory_bytes, place: remains.place() };
+        }
+        Some(Refused::Table) => {
+            let (most, place) = (limits.table_elements, remains.place());
+            let why = format!("a table would have grown over {most} elements (limits.table_elements){place}");
+            return PolicyError::Trap { why };
         }
         Some(Refused::Other) => {
             return PolicyError::Trap { why: format!("{}{}", why(error), remains.place()) };
@@ -70,7 +90,10 @@ fn of_trap(trap: Trap, remains: &Remains, limits: &Limits) -> PolicyError {
 pub fn why(error: &wasmtime::Error) -> String {
     // A backtrace or a dump would take all the room.
     let trapped = error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
-    clip(if trapped { error.root_cause().to_string() } else { format!("{error:#}") })
+    let why = if trapped { error.root_cause().to_string() } else { format!("{error:#}") };
+    let meant = MEANT.iter().find(|(says, _)| why.contains(says));
+    let limit = meant.map(|(_, limit)| format!(" (limits.{limit})"));
+    clip(why) + &limit.unwrap_or_default()
 }
 
 /// Text of a module or a file for people: what would not show, or would show as

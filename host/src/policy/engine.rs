@@ -76,7 +76,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .max_memories_per_component(memories)
         .max_tables_per_component(instances)
         .max_memories_per_module(memories)
-        .max_tables_per_module(1)
+        .max_tables_per_module(instances)
         .max_core_instance_size(INSTANCE_BYTES)
         .max_component_instance_size(INSTANCE_BYTES)
         .max_memory_size(limits.memory_bytes.checked_next_multiple_of(WASM_PAGE).unwrap_or(usize::MAX))
@@ -135,8 +135,10 @@ impl Ticker {
 pub enum Refused {
     /// A memory, over the host's limit.
     Memory,
-    /// A table, or a memory for a reason other than our limit: the module's own
-    /// maximum, or a system that has no more to give.
+    /// A table, over the host's limit.
+    Table,
+    /// Either for a reason other than our limit: the module's own maximum, or a
+    /// system that has no more to give.
     Other,
 }
 
@@ -144,6 +146,7 @@ pub enum Refused {
 pub struct Meter {
     limits: StoreLimits,
     memory_bytes: usize,
+    table_elements: usize,
     /// None: later than this machine can count.
     deadline: Option<Instant>,
     pub refused: Option<Refused>,
@@ -177,7 +180,8 @@ impl ResourceLimiter for Meter {
     ) -> wasmtime::Result<bool> {
         let grows = self.limits.table_growing(current, desired, maximum);
         if !matches!(grows, Ok(true)) {
-            self.refused = Some(Refused::Other);
+            let ours = desired > self.table_elements;
+            self.refused = Some(if ours { Refused::Table } else { Refused::Other });
         }
         grows
     }
@@ -216,6 +220,7 @@ pub fn store(engine: &Engine, limits: &Limits) -> Result<Store<Meter>, PolicyErr
             .trap_on_grow_failure(true)
             .build(),
         memory_bytes: limits.memory_bytes,
+        table_elements: limits.table_elements,
         deadline: Instant::now().checked_add(limits.call()),
         refused: None,
     };

@@ -2,6 +2,8 @@
 //! by the module's own name section, and what a panic said, where the module left
 //! that in its memory. Both are a module's words: bounded, and escaped.
 
+use std::fmt::{self, Write as _};
+
 use wasmtime::{Instance, Store, Trap, Val, WasmBacktrace, WasmCoreDump};
 
 use super::Place;
@@ -100,12 +102,25 @@ fn is_plumbing(name: &str) -> bool {
 
 /// A Rust name as it is written; any other as it stands.
 fn readable(name: &str) -> String {
-    // With `#`: without the hash that ends it.
-    let mut name = format!("{:#}", rustc_demangle::demangle(name));
-    if name.len() > NAME_BYTES {
-        let end = (0..=NAME_BYTES).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
-        name.truncate(end);
-        name.push('…');
+    let mut short = Short(String::new());
+    // With `#`: without the hash that ends it. It errs where it was cut.
+    let _ = write!(short, "{:#}", rustc_demangle::demangle(name));
+    short.0
+}
+
+/// A name up to its bound: what is written after that is not even made, since a
+/// short mangled name can stand for a megabyte.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = NAME_BYTES.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push('…');
+        Err(fmt::Error)
     }
-    name
 }

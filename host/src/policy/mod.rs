@@ -29,7 +29,7 @@ mod wrap;
 
 use std::path::PathBuf;
 
-pub use classify::escaped;
+pub use classify::{clip, escaped};
 pub use compile::{VERB as COMPILE_VERB, compile_child};
 pub use error::{Place, PolicyError};
 pub use limits::Limits;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use super::files::{self, Aside, Stamp};
 use super::settings::WrittenSettings;
 use super::{MAX_MODULES, RevisionError};
 use crate::facts::ModuleLimits;
-use crate::policy::{Limits, escaped};
+use crate::policy::{Limits, clip, escaped};
 use crate::written;
 
 /// The file beside the modules that says their order and their settings.
@@ -25,6 +26,9 @@ const LISTING_BYTES: usize = 256 << 10;
 
 /// Files of a policy directory, modules or not.
 const MAX_ENTRIES: usize = 10_000;
+
+/// How long a host that starts waits for the directory to be there.
+const AT_START: Duration = Duration::from_secs(5);
 
 /// What bounds a module's file.
 const MODULE_BYTES: &str = "limits.module_bytes";
@@ -65,6 +69,27 @@ struct Entry {
 /// [`RevisionError::Directory`] with the file and what is wrong with it.
 pub async fn read_dir(dir: &Path, limits: &Limits) -> Result<Vec<Wanted>, RevisionError> {
     read_dir_aside(&Aside::default(), dir, limits).await
+}
+
+/// Whether this directory answers; a file system that doesn't may do so later.
+///
+/// # Errors
+/// There is none, or it can't be read.
+pub async fn answers(dir: &Path) -> std::io::Result<bool> {
+    let of = dir.to_owned();
+    answers_within(AT_START, move || std::fs::read_dir(of).map(drop)).await
+}
+
+async fn answers_within(
+    time: Duration,
+    asking: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<bool> {
+    let asked = Aside::default();
+    match tokio::time::timeout(time, asked.run(move |_| asking())).await {
+        Ok(Ok(answer)) => answer.map(|()| true),
+        Ok(Err(why)) => Err(std::io::Error::other(why)),
+        Err(_) => Ok(false),
+    }
 }
 
 /// [`read_dir`] for one who reads again and again.
@@ -141,11 +166,13 @@ fn read_all(dir: &Path, limits: &Limits, gone: &CancellationToken) -> Result<Vec
     };
     let mut ordered = Vec::with_capacity(files.len());
     for entry in manifesto.policy {
+        let name = escaped(&entry.module);
         let Some(path) = files.remove(&entry.module) else {
-            let why = format!(
-                "module {:?} is named twice, or there is no {}.wasm beside it",
-                entry.module, entry.module
-            );
+            let twice = ordered.iter().any(|(path, ..): &(PathBuf, _, _)| has_stem(path, &entry.module));
+            let why = match twice {
+                true => format!("module = \"{name}\" stands there twice; once is right"),
+                false => format!("module = \"{name}\": there is no {name}.wasm beside it"),
+            };
             return Err(failed(&listing, why));
         };
         ordered.push((path, entry.settings, entry.limits));
@@ -164,10 +191,14 @@ fn read_all(dir: &Path, limits: &Limits, gone: &CancellationToken) -> Result<Vec
     Ok(wanted)
 }
 
+fn has_stem(path: &Path, stem: &str) -> bool {
+    path.file_stem().and_then(|found| found.to_str()) == Some(stem)
+}
+
 fn read_manifesto(listing: &Path, gone: &CancellationToken) -> Result<Manifesto, String> {
     let bytes = files::read(listing, LISTING_BYTES, "the bound of this file", gone)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| format!("it is no text: {e}"))?;
-    toml::from_str(text).map_err(|e| written::why_not(text, &e))
+    written::read(text).map_err(clip)
 }
 
 /// The modules of a directory by their stems. Nothing is opened.
@@ -214,3 +245,7 @@ pub(super) fn contents(wanted: &[Wanted]) -> String {
     }
     hex(hash)
 }
+
+#[cfg(test)]
+#[path = "dir_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ pub mod watch;
 
 use bind::{bind, fingerprint, load};
 use dir::{Look, contents, read_dir_aside};
-pub use dir::{Wanted, limits_beside, read_dir, read_file};
+pub use dir::{Wanted, answers, limits_beside, read_dir, read_file};
 use files::Aside;
 use pauses::Pauses;
 pub use settings::{WrittenSetting, WrittenSettings};

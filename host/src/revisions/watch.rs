@@ -41,12 +41,12 @@ impl Directory {
     /// Loads the directory and says what came of it.
     pub async fn load(&mut self) {
         match self.revisions.activate_dir(&self.dir).await {
-            Ok(loaded) => {
+            // As it was, or not to be tried yet: nothing is news.
+            Ok(None) => {}
+            Ok(Some(row)) => {
                 self.refused = None;
-                if let Some(row) = loaded {
-                    let (number, dir) = (row.number, self.dir.display());
-                    tracing::info!(policy.revision = number, %dir, "loaded the policy directory");
-                }
+                let (number, dir) = (row.number, self.dir.display());
+                tracing::info!(policy.revision = number, %dir, "loaded the policy directory");
             }
             Err(error) => {
                 let why = Some(error.to_string());

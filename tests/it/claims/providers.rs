@@ -10,7 +10,7 @@ use super::{BLUE, RED, Running, Scene, forced, unclaimed};
 use crate::support::control_plane::ControlPlane;
 use crate::support::db::TestDb;
 use crate::support::host::{Answer, TestHost};
-use crate::support::process::{ADMIN, Process, beat};
+use crate::support::process::{ADMIN, Launch, Process, beat};
 
 /// A host beside the scene's that has but one of its providers.
 async fn blue_only(scene: &Scene) -> TestHost {
@@ -163,7 +163,8 @@ async fn a_claim_that_nobody_can_carry_on_leaves_the_box(
     let blue_only =
         format!("{}{}", &whole[..before], &whole[blue..]).replace("[claims]", "[claims]\ntakeovers = 2");
     let die_at = "restart:opened";
-    let first = Process::start_with(&db.url, dir.path(), &whole, &[("SPRAG_DIE_AT", die_at)]).await;
+    let env: &[(&str, &str)] = &[("SPRAG_DIE_AT", die_at)];
+    let first = Launch { config: &whole, env, ..Launch::of(&db.url, dir.path()) }.start().await;
     let made = first.admin(Method::POST, "workspaces", Some(json!({ "name": "w", "provider": RED }))).await;
     let id = made["id"].as_str().expect("an id").to_owned();
     unclaimed(&db, &id).await;
