@@ -322,7 +322,8 @@ pub(super) async fn of_workspace(
 ) -> Answer<Page<ClaimBody>> {
     let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
     let before = page::cursor("before", params.before)?;
-    let claims = registry.store.claims_of(&id, before.as_deref(), limit + 1).await?;
+    let claims = registry.store.claims_of(&id, before.as_deref(), limit + 1).await;
+    let claims = claims.map_err(|e| page::no_place("before", before.as_deref(), page::LAST, e))?;
     if claims.is_empty() && registry.store.snapshot(&id).await?.is_none() {
         return Err(Problem::no_workspace(&id));
     }

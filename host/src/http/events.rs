@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 
 use super::access::Operator;
 use super::body::{Id, Params, bounded};
-use super::error::{Answer, BAD_CURSOR, Problem, ProblemBody};
+use super::error::{Answer, Problem, ProblemBody};
 use super::page::{self, Page, address, percent_encode};
 use super::problems::{OfWorkspace, Operators};
 use super::views::EventBody;
@@ -100,7 +100,7 @@ async fn newest(
 ) -> Answer<Page<EventBody>> {
     let limit = bounded("limit", params.limit.as_deref(), page::DEFAULT, page::MAX)?;
     let events = registry.store.events(workspace, params.before.as_deref(), limit + 1).await;
-    let events = events.map_err(|e| no_place("before", params.before.as_deref(), page::LAST, e))?;
+    let events = events.map_err(|e| page::no_place("before", params.before.as_deref(), page::LAST, e))?;
     let mut path = "/events".to_owned();
     if let Some(id) = workspace {
         path.push('/');
@@ -109,14 +109,6 @@ async fn newest(
     Ok(Page::new(events, limit, |last: &Event| {
         address(&path, &[("limit", Some(&limit.to_string())), ("before", Some(&last.id))])
     }))
-}
-
-/// Names what was to say where to begin, and is the id of no event.
-fn no_place(field: &str, given: Option<&str>, expected: &str, error: StoreError) -> Problem {
-    match error {
-        StoreError::BadCursor(_) => Problem::field(field, given.into(), expected).of_code(BAD_CURSOR),
-        other => other.into(),
-    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -155,7 +147,7 @@ pub(super) async fn stream(
         Some(id) => {
             let unsent = registry.store.events_after(Some(id), BATCH).await;
             let expected = "the id of an event";
-            (Some(id.to_owned()), unsent.map_err(|e| no_place("Last-Event-ID", Some(id), expected, e))?)
+            (Some(id.to_owned()), unsent.map_err(|e| page::no_place("Last-Event-ID", Some(id), expected, e))?)
         }
         None => (registry.store.newest_event().await?, Vec::new()),
     };

@@ -8,6 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::error::{Answer, BAD_CURSOR, Problem};
+use crate::store::StoreError;
 
 /// Most items of one page.
 pub(super) const MAX: u32 = 500;
@@ -94,5 +95,13 @@ pub(super) fn cursor(field: &str, given: Option<String>) -> Answer<Option<String
     match given {
         Some(text) if !is_id(&text) => Err(Problem::field(field, text.into(), LAST).of_code(BAD_CURSOR)),
         given => Ok(given),
+    }
+}
+
+/// Names what was to say where to begin, and is no such place.
+pub(super) fn no_place(field: &str, given: Option<&str>, expected: &str, error: StoreError) -> Problem {
+    match error {
+        StoreError::BadCursor(_) => Problem::field(field, given.into(), expected).of_code(BAD_CURSOR),
+        other => other.into(),
     }
 }

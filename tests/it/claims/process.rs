@@ -13,7 +13,7 @@ use sprag::provision::process::{Process as Provider, Settings};
 use sprag::store::Backend;
 use tempfile::TempDir;
 
-use super::{BLUE, RED, to};
+use super::{BLUE, RED, sent_with, to};
 use crate::provision::escapes::{Escape, Held, alive, escaped};
 use crate::provision::outside::stop_all;
 use crate::provision::soon;
@@ -157,9 +157,13 @@ impl Ground {
 
     async fn no_box(&self, id: &str) {
         assert_eq!(self.row(id).await["instance_id"], Value::Null);
+        // Its processes end a moment before who supervised them lets go of it.
         for name in [RED, BLUE] {
-            let listed = self.provider(name).list().await.expect("a list");
-            assert!(listed.iter().all(|b| b.workspace_id != id), "{name} runs {listed:?}");
+            soon(name, async || {
+                let listed = self.provider(name).list().await.expect("a list");
+                listed.iter().all(|b| b.workspace_id != id)
+            })
+            .await;
         }
     }
 
@@ -260,7 +264,7 @@ async fn what_was_waited_for_can_be_commanded_at_once(
     }
     // Nor need one wait.
     for command in ["restart", "switch-provider", "restart"] {
-        ground.carried_out(id, command, to(BLUE)).await;
+        ground.carried_out(id, command, sent_with(command)).await;
     }
     ground.becomes(id, "online").await;
     assert_eq!(ground.group(id).await.provider, BLUE);

@@ -293,12 +293,14 @@ async fn a_page_begins_at_an_id(#[values(Backend::Sqlite, Backend::Postgres)] ba
     let refused = refused.header("last-event-id", "yesterday").send().await.expect("an answer");
     let refused = crate::support::host::read(refused).await;
     assert_eq!((refused.problem(), &refused.body["field"]), ((400, "BAD_CURSOR"), &json!("Last-Event-ID")));
-    // The item itself need not be there any more.
+    // A workspace need not be there any more.
     let listed = host.get(&format!("/workspaces?after={id}")).await.ok();
     assert_eq!(listed[0]["id"], second);
     let nobodys = "01a21320-1c1f-72bd-b251-0207dd38ffb6";
     host.get(&format!("/workspaces?after={nobodys}")).await.ok();
-    host.get(&format!("/workspaces/{id}/claims?before={nobodys}")).await.ok();
+    // A claim is, for good.
+    let refused = host.get(&format!("/workspaces/{id}/claims?before={nobodys}")).await;
+    assert_eq!((refused.problem(), &refused.body["field"]), ((400, "BAD_CURSOR"), &json!("before")));
 }
 
 /// What is no text would have been read as another one.
