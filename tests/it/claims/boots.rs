@@ -7,7 +7,7 @@ use rstest::rstest;
 use serde_json::json;
 use sprag::store::Backend;
 
-use super::{BLUE, RED, Scene, to};
+use super::{BLUE, RED, Scene, sent_with};
 use crate::support::control_plane::{Verb, What, Where};
 
 /// Again and again, without a word of any agent: one box at a time, and only the last one has a say.
@@ -19,7 +19,7 @@ async fn a_boot_is_begun_anew(#[values(Backend::Sqlite, Backend::Postgres)] back
     let mut last = scene.running(&id).await;
     for (command, provider) in [("restart", RED), ("switch-provider", BLUE), ("restart", BLUE)] {
         let before = scene.row(&id).await;
-        let claim = scene.carried_out(&id, command, json!({ "provider": provider })).await;
+        let claim = scene.carried_out(&id, command, sent_with(command)).await;
         assert_eq!((&claim["state"], &claim["prior_status"]), (&json!("committed"), &json!("provisioning")));
         scene.settled(&id).await;
         let row = scene.row(&id).await;
@@ -44,7 +44,7 @@ async fn a_boot_that_a_claim_holds_is_left(#[values(Backend::Sqlite, Backend::Po
     let made = scene.host().admin(reqwest::Method::POST, "/workspaces", made).await.ok();
     let id = made["id"].as_str().expect("an id");
     for command in ["restart", "switch-provider"] {
-        let refused = scene.command(id, command, to(BLUE)).await;
+        let refused = scene.command(id, command, sent_with(command)).await;
         assert_eq!(refused.problem(), (409, "CLAIM_OPEN"), "{refused:?}");
     }
     assert_eq!(scene.ended(made["claim_id"].as_str().expect("a claim")).await["state"], "committed");
