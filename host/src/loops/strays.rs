@@ -6,6 +6,7 @@
 //! A stray that speaks is the policies' to judge (`stray-box`) and is stopped there
 //! and then. This loop finds those that say nothing, or that nobody knows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::trust::Trust;
 use crate::claims::naming::epoch_of;
 use crate::metrics::Metrics;
 use crate::provision::{BoxState, Call, DispatchError, Dispatcher, Fence, ListedBox};
-use crate::store::{BrakeLimits, SeenBox, Sighted, Store, StoreError, Stray, StrayTaken};
+use crate::store::{BrakeLimits, SeenBox, Sighted, Store, StoreError, Stray, StrayTaken, Unnamed};
 
 /// A tick may come a little earlier than the last one did.
 const EARLY: u64 = 20;
@@ -94,12 +95,39 @@ impl Strays {
             };
             let running = listed.into_iter().filter(|one| one.state == BoxState::Running);
             let seen: Vec<_> = running.map(seen).collect();
-            let sighted = self.store.sighted(provider, &seen).await?;
+            let (mut sighted, new) = self.store.sighted(provider, &seen).await?;
+            if !new.is_empty() && !self.keep(provider, new, &mut sighted).await? {
+                tally.skip("provider-error");
+            }
             tally.looked += u64::try_from(seen.len()).unwrap_or(u64::MAX);
             told(provider, &sighted, tally);
             answered.push(provider.clone());
         }
         Ok(answered)
+    }
+
+    /// Keeps what still runs, now that no row has named it; false: the provider does not say.
+    async fn keep(
+        &self,
+        provider: &str,
+        mut new: Vec<Unnamed>,
+        sighted: &mut Sighted,
+    ) -> Result<bool, StoreError> {
+        let listed = match self.dispatcher.list(provider).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(provider, "no answer about what it runs: {error}");
+                return Ok(false);
+            }
+        };
+        let running: HashSet<_> = listed
+            .iter()
+            .filter(|one| one.state == BoxState::Running)
+            .map(|one| (&*one.workspace_id, &*one.instance_id))
+            .collect();
+        new.retain(|one| running.contains(&one.names()));
+        self.store.keep_strays(provider, new, sighted).await?;
+        Ok(true)
     }
 
     async fn stop_all(&self, answered: &[String], tally: &mut Tally) -> Result<(), StoreError> {

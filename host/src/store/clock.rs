@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::events;
 use super::pool::{Store, Tx};
 use super::rows::{At, count, text};
+use crate::die_at;
 use crate::facts::{Reason, Timestamp};
 
 /// The code of it, of a distrust and of what is left out meanwhile.
@@ -82,6 +83,7 @@ pub(super) async fn reckon_anew(
     execute!(tx.on(), add_up)?;
     execute!(tx.on(), forget)?;
     execute!(tx.on(), put, now)?;
+    die_at::reached(format_args!("clock:reckoned"));
     events::record_fleet(tx, events::DISTRUSTED, "distrust", reason).await
 }
 

@@ -75,7 +75,7 @@ pub use outbox::STOP;
 pub use pool::{Backend, PoolOptions, Store};
 pub use reported::Reported;
 pub use sole::{Sole, SoleError};
-pub use strays::{Instance as NamedInstance, SeenBox, Sighted, Stray, Taken as StrayTaken, Whose};
+pub use strays::{Instance as NamedInstance, SeenBox, Sighted, Stray, Taken as StrayTaken, Unnamed, Whose};
 pub use sweeps::{ByProvider, Due, Sweep, Taken};
 pub use types::{
     Beat, Beaten, BoundModule, Commit, Credential, DeclaredPlugin, Down, Effect, EffectState, Event, Filter,

@@ -2,6 +2,8 @@
 //! a host runs or while none does. Nothing that was under way then is found later
 //! than one window and one tick after it, and nobody goes down who lives.
 
+mod killed;
+
 use std::sync::Arc;
 
 use futures::future::join_all;

@@ -390,6 +390,26 @@ async fn a_start_under_way_is_no_stray(#[values(Backend::Sqlite, Backend::Postgr
     assert_eq!(stage.strays().await, []);
 }
 
+/// A box that a command stops while the provider answers was listed, and has no name when
+/// the rows are read.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_way_is_no_stray(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let stage = Stage::new(backend).await;
+    let made = stage.row(2).await;
+    stage.runs(&made, 2);
+    let (fleet, provider, id) = (stage.fleet.clone(), Arc::downgrade(&stage.provider), made.id.clone());
+    stage.provider.whilst(move |_| {
+        let (fleet, provider, id) = (fleet.clone(), provider.clone(), id.clone());
+        async move {
+            set(&fleet, &id, "instance_id = NULL").await;
+            provider.upgrade().expect("a provider").lists(Some(Vec::new()));
+        }
+    });
+    assert_eq!(stage.tick().await.skipped.get("found"), None);
+    assert_eq!((stage.strays().await, stage.events("STRAY_FOUND").await), (Vec::new(), 0));
+}
+
 /// What was found is looked at once more when it is its turn.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]

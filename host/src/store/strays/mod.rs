@@ -11,6 +11,7 @@
 mod sighted;
 mod types;
 
+pub use sighted::Unnamed;
 pub use types::{Instance, SeenBox, Sighted, Stray, Taken, Whose};
 
 use uuid::Uuid;

@@ -61,24 +61,31 @@ type NamedRow = (String, Option<String>, Option<String>, i64);
 type Key = (String, String);
 
 /// A box that no row names, and why.
-struct Unnamed<'a> {
+pub struct Unnamed {
     key: Key,
-    seen: &'a SeenBox,
+    seen: SeenBox,
     why: &'static str,
 }
 
+impl Unnamed {
+    /// Its workspace's and its own.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.seen.workspace_id, &self.seen.instance_id)
+    }
+}
+
 impl Store {
-    /// Keeps what of a provider's list no row names, and forgets what is no stray any
-    /// more. `listed` is all that it runs; it was asked before this is called.
-    pub async fn sighted(&self, provider: &str, listed: &[SeenBox]) -> Result<Sighted, StoreError> {
-        let own = self.registry_id().await?;
+    /// Holds a provider's list, all that it runs, to the rows as they are after it: forgets
+    /// what is no stray any more. What may be a new one is returned. It is one if it
+    /// still runs: a box that was stopped meanwhile, and then unnamed, was listed, too.
+    pub async fn sighted(
+        &self,
+        provider: &str,
+        listed: &[SeenBox],
+    ) -> Result<(Sighted, Vec<Unnamed>), StoreError> {
         let mut sighted = Sighted::default();
         let unnamed = self.unnamed(listed, &mut sighted).await?;
-        let mut known: HashMap<Key, Stray> = HashMap::new();
-        for row in fetch_all!(self.read(), StrayRow, OF_PROVIDER, text(provider))? {
-            let stray = Stray::try_from(row)?;
-            known.insert((stray.workspace_id.clone(), stray.instance_id.clone()), stray);
-        }
+        let mut known = self.known(provider).await?;
         let seen: HashSet<_> = unnamed.iter().map(|one| &one.key).collect();
         let gone: Vec<_> =
             known.extract_if(|key, _| !seen.contains(key)).map(|(_, stray)| stray.id).collect();
@@ -101,7 +108,19 @@ impl Store {
                 Some(_) => {}
             }
         }
-        let ours = |one: &Unnamed<'_>| one.seen.registry_id.as_ref() == Some(&own);
+        Ok((sighted, new))
+    }
+
+    /// Keeps new strays, those of this registry before others.
+    pub async fn keep_strays(
+        &self,
+        provider: &str,
+        mut new: Vec<Unnamed>,
+        sighted: &mut Sighted,
+    ) -> Result<(), StoreError> {
+        let own = self.registry_id().await?;
+        let known = self.known(provider).await?;
+        let ours = |one: &Unnamed| one.seen.registry_id.as_ref() == Some(&own);
         // In one order: two hosts may be at it.
         new.sort_by(|a, b| (!ours(a), &a.key).cmp(&(!ours(b), &b.key)));
         let known_ours = known.values().filter(|stray| stray.whose == Whose::Own).count();
@@ -117,7 +136,7 @@ impl Store {
             let mut tx = self.begin().await?;
             let mut restored = false;
             for one in some {
-                restored |= keep(&mut tx, provider, one, ours(one), &mut sighted).await?;
+                restored |= keep(&mut tx, provider, one, ours(one), sighted).await?;
             }
             if restored {
                 execute!(tx.on(), QUIET)?;
@@ -125,15 +144,20 @@ impl Store {
             tx.commit().await?;
             sighted.restored |= restored;
         }
-        Ok(sighted)
+        Ok(())
+    }
+
+    async fn known(&self, provider: &str) -> Result<HashMap<Key, Stray>, StoreError> {
+        let mut known = HashMap::new();
+        for row in fetch_all!(self.read(), StrayRow, OF_PROVIDER, text(provider))? {
+            let stray = Stray::try_from(row)?;
+            known.insert((stray.workspace_id.clone(), stray.instance_id.clone()), stray);
+        }
+        Ok(known)
     }
 
     /// What of a list no row names, each box once.
-    async fn unnamed<'a>(
-        &self,
-        listed: &'a [SeenBox],
-        sighted: &mut Sighted,
-    ) -> Result<Vec<Unnamed<'a>>, StoreError> {
+    async fn unnamed(&self, listed: &[SeenBox], sighted: &mut Sighted) -> Result<Vec<Unnamed>, StoreError> {
         let rows = self.rows_of(listed).await?;
         // After the rows: what a claim leaves owed is written as it ends.
         let owed = self.owed_stops().await?;
@@ -148,7 +172,7 @@ impl Store {
             } else if owed.contains(&key) {
                 sighted.owed += 1;
             } else if seen.insert(key.clone()) {
-                unnamed.push(Unnamed { key, seen: one, why: why(row, one) });
+                unnamed.push(Unnamed { key, seen: one.clone(), why: why(row, one) });
             }
         }
         Ok(unnamed)
@@ -189,7 +213,7 @@ impl Store {
 async fn keep(
     tx: &mut Tx,
     provider: &str,
-    one: &Unnamed<'_>,
+    one: &Unnamed,
     ours: bool,
     sighted: &mut Sighted,
 ) -> Result<bool, StoreError> {

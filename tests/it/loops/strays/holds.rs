@@ -95,7 +95,9 @@ async fn of_many_hosts_one_acts(#[values(Backend::Sqlite, Backend::Postgres)] ba
         });
         join_all(ticks).await;
     }
-    assert_eq!((stage.events("STRAY_FOUND").await, stage.events("STRAY_STOPPED").await), (12, 12));
+    // One may have listed what another has stopped since; it is soon forgotten.
+    assert!(stage.events("STRAY_FOUND").await >= 12);
+    assert_eq!(stage.events("STRAY_STOPPED").await, 12);
     assert_eq!(stage.provider.stop_calls().len(), 12);
 }
 
