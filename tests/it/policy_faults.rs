@@ -2,7 +2,9 @@
 //! taken: where, why, what would be right.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use rstest::rstest;
 use sprag::facts::Settings;
 use sprag::store::Backend;
@@ -155,21 +157,43 @@ async fn a_new_modules_first_fault_is_logged() {
     let config = format!("policy_dir = {:?}\n", dir.path());
     let host = Launch::bare(&db.url, state.path(), &config).start().await;
     let (id, token) = host.create(serde_json::json!({ "name": "one" })).await;
-    let (client, mut uptime) = (crate::support::client(), 0);
-    for guest in ["trap", "divides-by-zero"] {
-        put(guest);
-        let digest = digest(&dir.path().join("guest.wasm"));
-        let began = std::time::Instant::now();
-        // Four of the first, then as many as it takes until the second is in charge.
-        while uptime < 4 || !told(&host, &digest) {
-            assert!(began.elapsed().as_secs() < 120, "{guest}: {}", host.log());
-            uptime += 1;
-            beat(&client, &host.url, &id, &token, uptime, 0.0).await.expect("an answer");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-        assert!(host.log().matches(&digest).count() < 12, "not each of them: {}", host.log());
+    let mut uptime = 0;
+    let mut beat = async || {
+        uptime += 1;
+        beat(&host.client, &host.url, &id, &token, uptime, 0.0).await.expect("an answer");
+        faults(&host).await
+    };
+    let first = digest(&dir.path().join("guest.wasm"));
+    // The next by that name would be no power of two, and not told.
+    let mut count: f64 = 0.0;
+    while count < 4.0 || (count + 1.0).log2().fract() == 0.0 {
+        count = beat().await;
+    }
+    let times = host.log().matches(&first).count();
+    assert!(told(&host, &first) && times < 12, "not each of them: {}", host.log());
+
+    put("divides-by-zero");
+    let second = digest(&dir.path().join("guest.wasm"));
+    let began = Instant::now();
+    while host.admin(Method::GET, "policies", None).await["modules"][0]["digest"] != second.as_str() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{}", host.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(beat().await, count + 1.0, "one more by that name");
+    let began = Instant::now();
+    while !told(&host, &second) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", host.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     host.stop().await;
+}
+
+/// The policy's faults so far, of whichever module.
+async fn faults(host: &Process) -> f64 {
+    let metrics = crate::support::get(format!("{}/metrics", host.url)).await.expect("an answer");
+    let text = metrics.text().await.expect("text");
+    let line = text.lines().find(|line| line.starts_with("sprag_policy_faults_total{"));
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |count| count.parse().expect("a number"))
 }
 
 /// Whether the log tells a fault of this module.
