@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
@@ -181,6 +182,11 @@ impl TestHost {
         let loops = Arc::new(Loops::new(&parts, &setup.loops, &setup.brake));
         if setup.timed {
             tokio::spawn(loops.clone().run(stop.clone()));
+            // A new host trusts nothing from before its first pulse: whatever a test writes
+            // comes after it.
+            while loops.reports().iter().any(|of| of.name == "pulse" && of.ticks == 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         let registry = Registry {
             store,
