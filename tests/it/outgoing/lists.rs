@@ -19,12 +19,14 @@ const SHOWN: &str = "a\\nforged\\u{1b}[2J\\u{9b}31m\\u{202e}b\\u{200b}c";
 async fn a_list_goes_through_all_its_pages(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let db = TestDb::new(backend).await;
     let host = TestHost::plain(&db).await;
+    let id = |n: u32| format!("00000000-0000-7000-8000-{n:012}");
     for n in 0..501 {
-        db.workspace(&format!("w{n:04}")).await;
+        db.workspace(&id(n)).await;
     }
     let all = sprag(&host.url, &["workspace", "list"]).await.exits(0);
     let ids: Vec<_> = all.out.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!((ids.len(), ids.first(), ids.last()), (501, Some(&"w0000"), Some(&"w0500")), "{}", all.err);
+    let (first, last) = (id(0), id(500));
+    assert_eq!((ids.len(), ids[0], ids[500]), (501, first.as_str(), last.as_str()), "{}", all.err);
     for (limit, lines) in [("0", 0), ("7", 7), ("501", 501), ("9000", 501)] {
         let some = sprag(&host.url, &["workspace", "list", "--limit", limit]).await.exits(0);
         assert_eq!(some.out.lines().count(), lines, "--limit {limit}");

@@ -90,7 +90,7 @@ async fn a_cursor_that_is_none_is_named(#[values(Backend::Sqlite, Backend::Postg
             db.store.events(None, Some(bad), 1).await.unwrap_err(),
         ] {
             assert!(matches!(&error, StoreError::BadCursor(named) if named == bad), "{error:?}");
-            assert_eq!(error.to_string(), format!("{bad:?} is no event id"));
+            assert_eq!(error.to_string(), format!("{bad:?} is no id of this list"));
         }
     }
 }
