@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rstest::rstest;
 use serde_json::json;
-use sprag::advance::{Advanced, Removal};
+use sprag::advance::{Advance, Advanced, Removal};
 use sprag::facts::{Action, Cause, Command, Heartbeat, Outcome, Readiness};
 use sprag::heartbeats::Heard;
 use sprag::machine::Status;
@@ -198,6 +198,26 @@ async fn three_attempts_and_no_more(#[values(Backend::Sqlite, Backend::Postgres)
     assert_eq!((fleet.events(&made.id).await.len(), fleet.decisions(&made.id).await), (1, 0));
 }
 
+/// The path on which, between its judgement and its write, a child appears below the row that it
+/// is about: created, or `stray` moved there; or moved there and out again.
+fn with_a_newcomer(fleet: &Arc<Fleet>, stray: &str, how: &'static str) -> Advance {
+    let (rival, stray) = (fleet.clone(), stray.to_owned());
+    fleet.between(move |id| {
+        let (rival, stray) = (rival.clone(), stray.clone());
+        async move {
+            if how == "created" {
+                rival.child("workspace", "hermes", Status::Online, Some(&id)).await;
+                return;
+            }
+            let last = (how == "moved out again").then_some(None);
+            for to in [Some(Some(id)), last].into_iter().flatten() {
+                let patch = Patch { parent_id: Some(to), ..Patch::default() };
+                assert_eq!(rival.store.patch(&stray, &patch).await.expect("moved"), Placed::Done);
+            }
+        }
+    })
+}
+
 /// A child that appears while its parent is removed is removed as well.
 #[rstest]
 #[tokio::test]
@@ -208,18 +228,7 @@ async fn a_removal_leaves_no_orphan(
     let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
     let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
     let elsewhere = fleet.workspace("workspace", "hermes", Status::Offline).await;
-    let (rival, stray) = (fleet.clone(), elsewhere.id.clone());
-    let outrun = fleet.between(move |id| {
-        let (rival, stray) = (rival.clone(), stray.clone());
-        async move {
-            if how == "created" {
-                rival.child("workspace", "hermes", Status::Online, Some(&id)).await;
-            } else {
-                let patch = Patch { parent_id: Some(Some(id)), ..Patch::default() };
-                assert_eq!(rival.store.patch(&stray, &patch).await.expect("moved"), Placed::Done);
-            }
-        }
-    });
+    let outrun = with_a_newcomer(&fleet, &elsewhere.id, how);
     let removal = outrun.remove(&parent.id, &Command::remove(), true).await.expect("answered");
     assert!(matches!(&removal, Removal::Done(all) if all.len() == 2), "{removal:?}");
     assert_eq!(fleet.store.subtree(&parent.id).await.expect("read"), []);
@@ -235,21 +244,7 @@ async fn a_removal_takes_nobody_along_unasked(
     let fleet = Arc::new(Fleet::new(backend, shipped().await).await);
     let parent = fleet.workspace("workspace", "hermes", Status::Online).await;
     let elsewhere = fleet.workspace("workspace", "hermes", Status::Offline).await;
-    let (rival, stray) = (fleet.clone(), elsewhere.id.clone());
-    let outrun = fleet.between(move |id| {
-        let (rival, stray) = (rival.clone(), stray.clone());
-        async move {
-            if how == "created" {
-                rival.child("workspace", "hermes", Status::Online, Some(&id)).await;
-                return;
-            }
-            let last = (how == "moved out again").then_some(None);
-            for to in [Some(Some(id)), last].into_iter().flatten() {
-                let patch = Patch { parent_id: Some(to), ..Patch::default() };
-                assert_eq!(rival.store.patch(&stray, &patch).await.expect("moved"), Placed::Done);
-            }
-        }
-    });
+    let outrun = with_a_newcomer(&fleet, &elsewhere.id, how);
     let removal = outrun.remove(&parent.id, &Command::remove(), false).await.expect("answered");
     if how == "moved out again" {
         assert!(matches!(&removal, Removal::Done(all) if all.len() == 1), "{removal:?}");

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Host, Listed};
-use super::text::{cell, field};
+use super::text::{cell, ending, field};
 
 /// Seconds that one question waits for news.
 const PATIENCE: u32 = 1;
@@ -93,7 +93,7 @@ pub(super) fn exit_code(ended: &Value) -> ExitCode {
 fn claim_line(claim: &Value) -> String {
     let text = |key: &str| field(claim, key);
     let because = claim["reason"]["detail"].as_str().or(claim["reason"]["code"].as_str());
-    let because = because.map_or(String::new(), |why| format!("  {}", cell(why)));
+    let because = ending(because);
     format!(
         "{}  {}  {:<15} {:<11} {}{because}\n",
         text("id"),

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Host, Listed};
-use super::text::{cell, field};
+use super::text::{ending, field};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -64,7 +64,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn line(effect: &Value) -> String {
     let text = |key: &str| field(effect, key);
-    let error = effect["last_error"].as_str().map_or(String::new(), |error| format!("  {}", cell(error)));
+    let error = ending(effect["last_error"].as_str());
     format!(
         "{}  {}  {:<8} {:<18} {}  {} deliveries{error}\n",
         text("id"),

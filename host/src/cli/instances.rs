@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::client::Listed;
-use super::text::{cell, field, value};
+use super::text::{ending, field, value};
 
 /// What the columns are, said once.
 const ABOUT: &str = "\
@@ -36,7 +36,7 @@ fn line(instance: &Value) -> String {
     if found.is_null() {
         return format!("{ids}  {}\n", text("status"));
     }
-    let error = found["last_error"].as_str().map_or(String::new(), |error| format!("  {}", cell(error)));
+    let error = ending(found["last_error"].as_str());
     let stops = match &found["stops_at"] {
         Value::Null => "never stopped".to_owned(),
         at => format!("stops {}", value(at)),

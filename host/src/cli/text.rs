@@ -17,6 +17,11 @@ pub fn field(of: &Value, key: &str) -> String {
     value(&of[key])
 }
 
+/// [`cell`] of words that end a line, where there are any.
+pub fn ending(words: Option<&str>) -> String {
+    words.map_or(String::new(), |words| format!("  {}", cell(words)))
+}
+
 /// [`cell`] of a value.
 pub fn value(value: &Value) -> String {
     match value {

@@ -129,19 +129,16 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
-        let access = Arc::<Access>::from_ref(state);
-        let presented = bearer(&parts.headers).ok_or_else(no_token)?;
-        if !is_one_of(&presented, &[access.admin]) {
-            return Err(Problem::unauthorized("the token is not the admin token"));
+        match Reader::from_request_parts(parts, state).await? {
+            Reader::Operator(operator) => Ok(operator),
+            Reader::Agent(_) => Err(Problem::unauthorized("the token is not the admin token")),
         }
-        Arc::<Edge>::from_ref(state).queries.check(parts)?;
-        Ok(Self(()))
     }
 }
 
 /// Who reads about one workspace: an operator, or an agent about itself.
 pub enum Reader {
-    Operator,
+    Operator(Operator),
     /// Of this token, which may be anybody's.
     Agent(TokenHash),
 }
@@ -159,7 +156,8 @@ where
         if !is_one_of(&presented, &[Arc::<Access>::from_ref(state).admin]) {
             return Ok(Self::Agent(presented));
         }
-        Operator::from_request_parts(parts, state).await.map(|_| Self::Operator)
+        Arc::<Edge>::from_ref(state).queries.check(parts)?;
+        Ok(Self::Operator(Operator(())))
     }
 }
 

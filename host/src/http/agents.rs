@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::access::{Access, Agent, Token, bearer, is_one_of};
-use super::body::{AgentBody, Payload, Tools, readiness, required};
+use super::body::{AgentBody, Payload, Said, Tools, readiness, required, said};
 use super::error::{Answer, Problem, ProblemBody, words};
 use super::problems::{Agents, OfLiveWorkspace, WithBody};
-use super::said::{HeartbeatBody, Said, Warning, Warnings, said};
+use super::said::{HeartbeatBody, Warning, Warnings};
 use super::{Edge, Registry, agent_url};
 use crate::advance::Advanced;
 use crate::facts::{Cause, Decision, Outcome};

@@ -35,9 +35,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let edge = Arc::<Edge>::from_ref(state);
-        let bytes = small_body(request, &edge).await?;
-        parse(&bytes).map(Self)
+        parse(&small_body(request, state).await?).map(Self)
     }
 }
 
@@ -109,8 +107,12 @@ enum Unread {
 type Whole = (Bytes, Option<OwnedSemaphorePermit>);
 
 /// The body of an ordinary call.
-pub async fn small_body(request: Request, edge: &Edge) -> Answer<Bytes> {
-    let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), edge).await?;
+pub async fn small_body<S>(request: Request, state: &S) -> Answer<Bytes>
+where
+    Arc<Edge>: FromRef<S>,
+{
+    let edge = Arc::<Edge>::from_ref(state);
+    let (bytes, _) = whole_body(request, Room::of(edge.config.body_bytes), &edge).await?;
     Ok(bytes)
 }
 
@@ -304,6 +306,14 @@ fn without_nul(id: &str) -> Answer<()> {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "BAD_PATH", detail));
     }
     Ok(())
+}
+
+/// None: not said. Some(None): `null`, which clears it (as a JSON merge patch has it, RFC 7396).
+pub(super) type Said<T> = Option<Option<T>>;
+
+/// For a field that may be `null`: serde's own reading takes that for absent.
+pub(super) fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Said<T>, D::Error> {
+    Option::deserialize(d).map(Some)
 }
 
 /// A number of the query, or `default` where it is left out.

@@ -80,8 +80,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let IdAnd(id, word) = IdAnd::from_request_parts(parts, state).await?;
-        let known = COMMANDS.into_iter().find(|(name, _)| *name == word);
-        let (name, kind) = known.ok_or_else(|| no_such_command(&word))?;
+        let (name, kind) = command_of(&word).ok_or_else(|| no_such_command(&word))?;
         Ok(Self { id, name, kind })
     }
 }
@@ -187,9 +186,9 @@ fn wait_of(headers: &HeaderMap) -> Answer<Option<Duration>> {
     }
 }
 
-/// Whether there is such a command.
-pub(super) fn is_command(name: &str) -> bool {
-    COMMANDS.iter().any(|(known, _)| *known == name)
+/// The command of this word, if it is one.
+pub(super) fn command_of(word: &str) -> Option<(&'static str, CommandKind)> {
+    COMMANDS.into_iter().find(|(name, _)| *name == word)
 }
 
 fn no_such_command(name: &str) -> Problem {

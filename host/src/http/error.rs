@@ -113,27 +113,24 @@ impl Problem {
 
     /// 400: a field or parameter is not what it must be.
     pub fn field(field: impl Into<String>, value: Value, expected: impl Into<String>) -> Self {
-        let (field, expected) = (field.into(), expected.into());
-        let value = shortened(value);
+        let (field, expected, value) = (field.into(), expected.into(), shortened(value));
         let detail = format!("{field} is {value}; expected {expected}");
-        let mut problem = Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", detail);
-        problem.0.field = Some(field);
-        problem.0.value = Some(value);
-        problem.0.expected = Some(expected);
-        problem
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_FIELD", detail).about(field, value, expected)
     }
 
     /// 400: there is no such field or parameter. Told from one that is wrong:
     /// what was asked may be known to another version.
     pub fn unknown(field: impl Into<String>, value: Value, known: &str) -> Self {
-        let field = field.into();
-        let value = shortened(value);
+        let (field, known, value) = (field.into(), known.to_owned(), shortened(value));
         let detail = format!("{field} is no field of this call; expected {known}");
-        let mut problem = Self::new(StatusCode::BAD_REQUEST, UNKNOWN_FIELD, detail);
-        problem.0.field = Some(field);
-        problem.0.value = Some(value);
-        problem.0.expected = Some(known.to_owned());
-        problem
+        Self::new(StatusCode::BAD_REQUEST, UNKNOWN_FIELD, detail).about(field, value, known)
+    }
+
+    fn about(mut self, field: String, value: Value, expected: String) -> Self {
+        self.0.field = Some(field);
+        self.0.value = Some(value);
+        self.0.expected = Some(expected);
+        self
     }
 
     /// Replaces the code.

@@ -42,9 +42,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let edge = Arc::<Edge>::from_ref(state);
-        let bytes = small_body(request, &edge).await?;
-        read(&bytes).map(Self)
+        read(&small_body(request, state).await?).map(Self)
     }
 }
 
@@ -60,8 +58,7 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let edge = Arc::<Edge>::from_ref(state);
-        let bytes = small_body(request, &edge).await?;
+        let bytes = small_body(request, state).await?;
         if matches!(bytes.trim_ascii(), b"" | b"null") {
             Ok(Self(T::default()))
         } else {

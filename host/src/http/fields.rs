@@ -115,10 +115,3 @@ pub(super) fn flag(field: &str, given: Option<&str>) -> Answer<bool> {
 pub(super) fn value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
 }
-
-/// Left out, or `null`, or a value: a JSON merge patch (RFC 7396).
-pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    d: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(d).map(Some)
-}

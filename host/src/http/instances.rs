@@ -57,17 +57,17 @@ struct FoundBody {
 }
 
 impl FoundBody {
-    fn of(stray: Stray, config: &LoopsConfig) -> Self {
+    fn of(stray: &Stray, config: &LoopsConfig) -> Self {
         let stops_at = stray.stops_at(config.strays_grace_ms, config.strays_quiet_ms);
         Self {
             registry: stray.whose.as_str(),
-            registry_id: stray.registry_id,
-            reason: stray.why,
+            registry_id: stray.registry_id.clone(),
+            reason: stray.why.clone(),
             found_at: rfc3339(stray.found_at),
             stops_at: stops_at.filter(|_| config.strays_stop).map(rfc3339),
             stopping: stray.stopping,
             attempts: stray.attempts,
-            last_error: stray.last_error,
+            last_error: stray.last_error.clone(),
         }
     }
 }
@@ -83,16 +83,16 @@ impl From<Listed> for InstanceBody {
 
 impl Listed {
     fn stray(stray: Stray, config: &LoopsConfig) -> Self {
-        let body = InstanceBody {
-            instance_id: stray.instance_id.clone(),
-            provider: Some(stray.provider.clone()),
-            workspace_id: stray.workspace_id.clone(),
-            status: stray.status.clone(),
-            stray: true,
-            found: None,
-        };
         let place = format!("{STRAYS}{}", stray.id);
-        Self(place, InstanceBody { found: Some(FoundBody::of(stray, config)), ..body })
+        let body = InstanceBody {
+            found: Some(FoundBody::of(&stray, config)),
+            instance_id: stray.instance_id,
+            provider: Some(stray.provider),
+            workspace_id: stray.workspace_id,
+            status: stray.status,
+            stray: true,
+        };
+        Self(place, body)
     }
 
     fn named(named: NamedInstance) -> Self {

@@ -228,7 +228,7 @@ async fn no_route(uri: Uri) -> Problem {
 async fn no_method(method: Method, route: MatchedPath, uri: Uri) -> Problem {
     // One route has all commands; of what is none there is nothing for any method.
     let command = uri.path().rsplit('/').next().unwrap_or_default();
-    if route.as_str().ends_with("/{command}") && !claims::is_command(command) {
+    if route.as_str().ends_with("/{command}") && claims::command_of(command).is_none() {
         return no_route(uri).await;
     }
     let detail = format!("{} does not take {method}", uri.path());

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 
 use axum::body::Bytes;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::body::{Tools, required, why_not};
+use super::body::{Said, Tools, required, said, why_not};
 use super::error::{Answer, Problem};
 use crate::store::{Beat, Credential, Reported};
 
@@ -37,14 +37,6 @@ const SHOWN: usize = 100;
 
 /// Stands for what no text can hold; a warning says where.
 const REPLACEMENT: &str = "\u{fffd}";
-
-/// None: not said. Some(None): `null`, which clears it.
-pub(super) type Said<T> = Option<Option<T>>;
-
-/// For a field that may be `null`: serde's own reading takes that for absent.
-pub(super) fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Said<T>, D::Error> {
-    Option::deserialize(d).map(Some)
-}
 
 /// What was not taken as it was said.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]

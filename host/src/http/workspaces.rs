@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::Registry;
 use super::access::{Operator, Reader, Token, is_one_of};
-use super::body::{Id, Params, bounded};
+use super::body::{Id, Params, Said, bounded, said};
 use super::claims::not_asked;
 use super::error::{Answer, Problem, ProblemBody};
 use super::exact::{Exact, NoBody};
-use super::fields::{Tier, flag, given, kind, labels, minutes, name, tier, value, word};
+use super::fields::{Tier, flag, kind, labels, minutes, name, tier, value, word};
 use super::page::{self, Page, address};
 use super::problems::{OfLiveWorkspace, OfWorkspace, Operators, WithBody};
 use super::views::{ReadBody, WorkspaceBody};
@@ -265,7 +265,7 @@ pub(super) async fn read(
     }
     let view = registry.store.view(&id).await?.ok_or_else(|| Problem::no_workspace(&id))?;
     match reader {
-        Reader::Operator => Ok(Json(ReadBody::Whole(view.into()))),
+        Reader::Operator(_) => Ok(Json(ReadBody::Whole(view.into()))),
         Reader::Agent(_) if view.workspace.status == Status::Removed => Err(Problem::removed(&id)),
         Reader::Agent(_) => Ok(Json(ReadBody::Own(view.into()))),
     }
@@ -282,16 +282,16 @@ pub(super) struct PatchBody {
     #[schema(nullable = false)]
     labels: Option<BTreeMap<String, String>>,
     /// `null` makes it a root.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<String>)]
-    parent_id: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
+    parent_id: Said<String>,
+    #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<Tier>)]
-    tier: Option<Option<Tier>>,
+    tier: Said<Tier>,
     /// `null`: never.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<f64>)]
-    hibernation_idle_minutes: Option<Option<f64>>,
+    hibernation_idle_minutes: Said<f64>,
 }
 
 impl PatchBody {

@@ -166,7 +166,7 @@ impl Instances {
         if now.claim_id.is_some() {
             return Err("claimed");
         }
-        if !matches!(is.status, Status::Provisioning | Status::Online | Status::Degraded) {
+        if is.status != Status::Provisioning && !is.status.lives() {
             return Err("moved");
         }
         let Some(instance) = is.instance_id.clone().filter(|id| !id.is_empty()) else {

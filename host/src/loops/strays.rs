@@ -82,19 +82,14 @@ impl Strays {
     async fn look(&self, tally: &mut Tally) -> Result<Vec<String>, StoreError> {
         let providers = self.dispatcher.names();
         self.store.forget_strays_beside(&providers).await?;
-        let lists = providers.iter().map(|provider| self.dispatcher.list(provider));
+        let lists = providers.iter().map(|provider| self.running(provider));
         let mut answered = Vec::new();
-        for (provider, listed) in providers.iter().zip(join_all(lists).await) {
-            let listed = match listed {
-                Ok(listed) => listed,
-                Err(error) => {
-                    tracing::warn!(provider, "no answer about what it runs: {error}");
-                    tally.skip("provider-error");
-                    continue;
-                }
+        for (provider, running) in providers.iter().zip(join_all(lists).await) {
+            let Some(running) = running else {
+                tally.skip("provider-error");
+                continue;
             };
-            let running = listed.into_iter().filter(|one| one.state == BoxState::Running);
-            let seen: Vec<_> = running.map(seen).collect();
+            let seen: Vec<_> = running.into_iter().map(seen).collect();
             let (mut sighted, new) = self.store.sighted(provider, &seen).await?;
             if !new.is_empty() && !self.keep(provider, new, &mut sighted).await? {
                 tally.skip("provider-error");
@@ -106,6 +101,20 @@ impl Strays {
         Ok(answered)
     }
 
+    /// What a provider runs now. None: it does not say.
+    async fn running(&self, provider: &str) -> Option<Vec<ListedBox>> {
+        match self.dispatcher.list(provider).await {
+            Ok(mut listed) => {
+                listed.retain(|one| one.state == BoxState::Running);
+                Some(listed)
+            }
+            Err(error) => {
+                tracing::warn!(provider, "no answer about what it runs: {error}");
+                None
+            }
+        }
+    }
+
     /// Keeps what still runs, now that no row has named it; false: the provider does not say.
     async fn keep(
         &self,
@@ -113,18 +122,8 @@ impl Strays {
         mut new: Vec<Unnamed>,
         sighted: &mut Sighted,
     ) -> Result<bool, StoreError> {
-        let listed = match self.dispatcher.list(provider).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                tracing::warn!(provider, "no answer about what it runs: {error}");
-                return Ok(false);
-            }
-        };
-        let running: HashSet<_> = listed
-            .iter()
-            .filter(|one| one.state == BoxState::Running)
-            .map(|one| (&*one.workspace_id, &*one.instance_id))
-            .collect();
+        let Some(running) = self.running(provider).await else { return Ok(false) };
+        let running: HashSet<_> = running.iter().map(|one| (&*one.workspace_id, &*one.instance_id)).collect();
         new.retain(|one| running.contains(&one.names()));
         self.store.keep_strays(provider, new, sighted).await?;
         Ok(true)

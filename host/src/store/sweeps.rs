@@ -316,9 +316,7 @@ impl Store {
         every_ms: u64,
         limit: u32,
     ) -> Result<u64, StoreError> {
-        let sql = AssertSqlSafe(sweep.recall(self.backend()));
-        let least = sweep.plans(after_ms, every_ms);
-        execute!(self.write(), sql, count(after_ms), i64::from(limit), count(least))
+        self.plan_anew(sweep.recall(self.backend()), after_ms, sweep.plans(after_ms, every_ms), limit).await
     }
 
     /// Moves up to `limit` rows that were heard of meanwhile to where they could
@@ -334,9 +332,12 @@ impl Store {
             // Its turn is all that makes a box due.
             return Ok(0);
         }
-        let sql = AssertSqlSafe(sweep.rearm(self.backend()));
-        let least = sweep.plans(after_ms, every_ms);
-        execute!(self.write(), sql, count(after_ms), i64::from(limit), count(least))
+        self.plan_anew(sweep.rearm(self.backend()), after_ms, sweep.plans(after_ms, every_ms), limit).await
+    }
+
+    /// `least`: how far ahead the loop plans at the least, in milliseconds.
+    async fn plan_anew(&self, sql: String, after_ms: u64, least: u64, limit: u32) -> Result<u64, StoreError> {
+        execute!(self.write(), AssertSqlSafe(sql), count(after_ms), i64::from(limit), count(least))
     }
 
     /// Takes up to `limit` rows that have been so for `after_ms`, the longest

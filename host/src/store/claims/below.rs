@@ -10,13 +10,11 @@ use crate::store::rows::text;
 
 /// Down to the nearest that are awake, past what is asleep: it stays as it is. What has
 /// another claim open is one of them, and not looked past, until that has ended. What this
-/// pause has taken along is neither: below it, its own claim does the same.
+/// pause has taken along is neither: below it, its own claim does the same. (The workspace
+/// itself stands for one that is looked past.)
 const AWAKE_BELOW: &str = "
     WITH RECURSIVE below (id, asleep, busy, taken) AS (
-        SELECT w.id, w.status IN ('paused', 'hibernated'), w.claim_id IS NOT NULL, EXISTS (
-            SELECT 1 FROM claims AS c
-            WHERE c.workspace_id = w.id AND c.epoch = w.claim_epoch AND c.parent_claim_id = $2)
-        FROM workspaces AS w WHERE w.parent_id = $1 AND w.status <> 'removed'
+        SELECT id, TRUE, FALSE, FALSE FROM workspaces WHERE id = $1
         UNION ALL
         SELECT w.id, w.status IN ('paused', 'hibernated'), w.claim_id IS NOT NULL, EXISTS (
             SELECT 1 FROM claims AS c
